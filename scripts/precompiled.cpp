@@ -1,0 +1,1 @@
+// Holds the precompiled header for every target; has no code of its own.

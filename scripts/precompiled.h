@@ -1,0 +1,14 @@
+// The headers that nearly every file needs and that cost seconds to read: compiled once.
+#pragma once
+
+#include <nlohmann/json.hpp>
+#include <torch/autograd.h>
+#include <torch/types.h>
+
+#include <filesystem>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
