@@ -1,1 +1,119 @@
-int main() {}
+// ./sample: writes text from a run's checkpoint.
+#include <cmath>
+#include <cxxopts.hpp>
+#include <iostream>
+#include <stdexcept>
+
+#include "data/tokenizer.h"
+#include "model/weights.h"
+#include "trainer/command_line.h"
+#include "trainer/generate.h"
+#include "trainer/machine.h"
+
+namespace {
+
+namespace fs = std::filesystem;
+using namespace nanoflex;
+
+cxxopts::Options make_options() {
+  cxxopts::Options options("sample", "Writes text from a run's checkpoint.\n");
+  options.positional_help("RUN");
+  options.add_options()("run", "a run's folder, or its id below runs/",
+                        cxxopts::value<std::string>())(
+      "prompt", "text to continue", cxxopts::value<std::string>()->default_value(""))(
+      "tokens", "tokens to write", cxxopts::value<int64_t>()->default_value("200"))(
+      "temperature", "0: always the likeliest token",
+      cxxopts::value<double>()->default_value("0.8"))(
+      "top-k", "draw from the k likeliest only; 0: from all",
+      cxxopts::value<int64_t>()->default_value("50"))(
+      "seed", "for the draws", cxxopts::value<uint64_t>()->default_value("42"))(
+      "runs-dir", "folder that holds the runs",
+      cxxopts::value<std::string>()->default_value("runs"))(
+      "device", "auto, cpu, cuda or cuda:N", cxxopts::value<std::string>()->default_value("auto"))(
+      "help", "show this and stop");
+  options.parse_positional({"run"});
+  return options;
+}
+
+fs::path find_run(const std::string& run, const fs::path& runs_dir) {
+  for (const fs::path& folder : {fs::path(run), runs_dir / run}) {
+    if (fs::exists(folder / "config.yaml")) return folder;
+  }
+  throw std::invalid_argument("[sample] no run '" + run + "' here or in " + runs_dir.string() +
+                              "; a run is a folder with a config.yaml");
+}
+
+GenerateOptions generate_options(const cxxopts::ParseResult& flags) {
+  const GenerateOptions options{.tokens = flags["tokens"].as<int64_t>(),
+                                .temperature = flags["temperature"].as<double>(),
+                                .top_k = flags["top-k"].as<int64_t>(),
+                                .seed = flags["seed"].as<uint64_t>()};
+  const auto at_least_zero = [](const char* name, double value) {
+    if (std::isfinite(value) && value >= 0) return;
+    throw std::invalid_argument(std::string("[sample] --") + name + " must be at least 0, is " +
+                                std::to_string(value));
+  };
+  at_least_zero("tokens", static_cast<double>(options.tokens));
+  at_least_zero("temperature", options.temperature);
+  at_least_zero("top-k", static_cast<double>(options.top_k));
+  return options;
+}
+
+int sample(const cxxopts::ParseResult& flags) {
+  const fs::path folder =
+      find_run(flags["run"].as<std::string>(), flags["runs-dir"].as<std::string>());
+  GenerateOptions options = generate_options(flags);
+  Config config;
+  apply_yaml(config, folder / "config.yaml");
+  check(config);
+  const fs::path tokenizer_file = folder / "checkpoint" / "tokenizer.model";
+  if (!fs::exists(tokenizer_file)) {
+    throw std::invalid_argument("[sample] " + tokenizer_file.string() +
+                                " is missing: the run was trained on shards without --tokenizer");
+  }
+  const auto tokenizer = data::Tokenizer::load(tokenizer_file);
+  const at::Device device = choose_device(flags["device"].as<std::string>());
+  const at::ScalarType dtype = choose_dtype("auto", device);
+  Gpt model({config.n_layer, config.n_head, config.n_kv_head, config.n_embd, config.sequence_len,
+             config.vocab_size},
+            0, device, dtype);
+  load_weights(model, folder / "checkpoint" / "model.safetensors");
+  // Decoding asks more of a backend than training did (T != S): let the fastest that can answer.
+  config.attention = "auto";
+  const AttentionSetup attention = choose_attention(config, device, dtype);
+
+  const std::string prompt = flags["prompt"].as<std::string>();
+  std::vector<int64_t> tokens = {tokenizer->bos_id().value_or(config.bos_id.value_or(0))};
+  for (const int32_t token : tokenizer->encode(prompt)) tokens.push_back(token);
+  std::vector<int32_t> written(tokens.begin() + 1, tokens.end());
+  std::cout << prompt << std::flush;
+  size_t shown = tokenizer->decode(written).size();
+  options.allowed_vocab = tokenizer->vocab_size();
+  generate(model, attention, tokens, options, [&](int64_t token) {
+    written.push_back(static_cast<int32_t>(token));
+    const std::string text = tokenizer->decode(written);
+    std::cout << text.substr(std::min(shown, text.size())) << std::flush;
+    shown = text.size();
+  });
+  std::cout << std::endl;
+  return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  return run_program([&] {
+    try {
+      cxxopts::Options options = make_options();
+      const auto flags = options.parse(argc, argv);
+      if (flags.count("help")) {
+        std::cout << options.help();
+        return 0;
+      }
+      if (!flags.count("run")) throw std::invalid_argument("[sample] name a run: ./sample RUN");
+      return sample(flags);
+    } catch (const cxxopts::exceptions::exception& problem) {
+      throw std::invalid_argument(std::string("[sample] ") + problem.what());
+    }
+  });
+}

@@ -1,0 +1,35 @@
+# The parts of what ./train does by itself, and what a developer needs beside it.
+
+sources = $(shell git ls-files '*.cpp' '*.h' '*.cu' '*.cuh')
+
+.PHONY: setup build test sanitize format lint clean
+
+setup:
+	@scripts/setup
+
+build:
+	@scripts/build
+
+test: build
+	@ctest --test-dir build --output-on-failure --parallel 2
+
+# AddressSanitizer and UndefinedBehaviorSanitizer over the tests. Leaks are not looked for: LibTorch
+# keeps its registries and thread pools until the process ends, which LeakSanitizer counts as leaks.
+sanitize:
+	@scripts/build --in build-sanitize -DNANOFLEX_SANITIZE=ON
+	@ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
+	  ctest --test-dir build-sanitize --output-on-failure --parallel 2
+
+format:
+	@scripts/setup clang-format
+	@clang-format -i $(sources)
+
+# clang-format over everything, clang-tidy over what changed since origin/main.
+lint:
+	@scripts/setup clang-format clang-tidy
+	@clang-format --dry-run -Werror $(sources)
+	@scripts/lint
+
+# Leaves .deps: what was downloaded.
+clean:
+	@rm -rf build build-*

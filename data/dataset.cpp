@@ -1,0 +1,74 @@
+#include "data/dataset.h"
+
+#include <algorithm>
+#include <stdexcept>
+
+#include "data/text_dataset.h"
+
+namespace nanoflex::data {
+
+namespace {
+
+constexpr int64_t kHeldOutShare = 20;  // one in twenty tokens
+
+void require_bos_in_vocabulary(int64_t bos_id, int64_t vocab_size) {
+  if (bos_id >= 0 && bos_id < vocab_size) return;
+  throw std::invalid_argument("[data] bos_id must be in [0, vocab_size), is " +
+                              std::to_string(bos_id) + " with vocab_size " +
+                              std::to_string(vocab_size));
+}
+
+// The held-out part starts with a document where one begins there.
+void hold_out_tail(Dataset& dataset, const std::string& path) {
+  const auto all = dataset.train;
+  const int64_t size = all->size();
+  int64_t cut = size - size / kHeldOutShare;
+  if (cut == size) {
+    throw std::invalid_argument("[data] " + path + " holds " + std::to_string(size) +
+                                " tokens, too few to hold out 5 % of them; name validation shards "
+                                "with --val-data");
+  }
+  if (const int64_t document = all->find(dataset.bos_id, cut); document < size) cut = document;
+  dataset.train = all->slice(0, cut);
+  dataset.validation = all->slice(cut, size);
+}
+
+Dataset open_shards(const DatasetOptions& options) {
+  Dataset dataset;
+  dataset.train = Tokens::open(options.data, options.vocab_size);
+  dataset.bos_id = options.bos_id.value_or(dataset.train->at(0));
+  require_bos_in_vocabulary(dataset.bos_id, options.vocab_size);
+  if (!options.tokenizer.empty()) dataset.tokenizer = Tokenizer::load(options.tokenizer);
+  if (options.val_data.empty()) {
+    hold_out_tail(dataset, options.data);
+  } else {
+    dataset.validation = Tokens::open(options.val_data, options.vocab_size);
+  }
+  return dataset;
+}
+
+}  // namespace
+
+Dataset open_dataset(const DatasetOptions& options) {
+  if (options.bos_id) require_bos_in_vocabulary(*options.bos_id, options.vocab_size);
+  Dataset dataset;
+  if (names_shards(options.data)) {
+    dataset = open_shards(options);
+  } else if (!options.val_data.empty()) {
+    throw std::invalid_argument(
+        "[data] val_data is for .bin shards, and data is text, which holds out 5 % "
+        "of its documents; remove val_data, is " +
+        options.val_data);
+  } else {
+    dataset = open_text(options);
+  }
+  const int64_t tokenizer_size = dataset.tokenizer ? dataset.tokenizer->vocab_size() : 0;
+  if (tokenizer_size > options.vocab_size) {
+    throw std::invalid_argument("[data] the tokenizer " + dataset.tokenizer->path() + " has " +
+                                std::to_string(tokenizer_size) + " tokens, more than vocab_size " +
+                                std::to_string(options.vocab_size) + "; raise vocab_size");
+  }
+  return dataset;
+}
+
+}  // namespace nanoflex::data

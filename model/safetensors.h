@@ -1,0 +1,22 @@
+#pragma once
+
+#include <torch/types.h>
+
+#include <filesystem>
+#include <map>
+#include <string>
+
+namespace nanoflex {
+
+/// Reads a safetensors file: an 8-byte little-endian header length, a JSON header of
+/// {name: {dtype, shape, data_offsets}}, then the bytes. Nothing in the file is trusted.
+/// Throws std::invalid_argument naming the file and what is wrong with it.
+std::map<std::string, at::Tensor> read_safetensors(const std::filesystem::path& file);
+
+/// Writes tensors (F64, F32, BF16, F16, I64, I32, U8, BOOL) under a temporary name beside `file`,
+/// flushes them to disk and renames: a reader sees the old file or the new one, whole.
+/// Throws std::runtime_error when the disk refuses.
+void write_safetensors(const std::filesystem::path& file,
+                       const std::map<std::string, at::Tensor>& tensors);
+
+}  // namespace nanoflex

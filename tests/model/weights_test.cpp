@@ -1,0 +1,130 @@
+// Weights on disk: what is written comes back, and nothing in a file is trusted.
+#include "model/weights.h"
+
+#include <gtest/gtest.h>
+
+#include <fstream>
+
+#include "model/safetensors.h"
+
+namespace nanoflex {
+namespace {
+
+namespace fs = std::filesystem;
+
+fs::path temporary(const std::string& name) {
+  return fs::path(testing::TempDir()) /
+         ("nanoflex_weights_" + std::to_string(getpid()) + "_" + name);
+}
+
+fs::path file_of(const std::string& header, const std::string& data = "") {
+  const fs::path file = temporary("crafted.safetensors");
+  const uint64_t bytes = header.size();
+  std::ofstream out(file, std::ios::binary);
+  out.write(reinterpret_cast<const char*>(&bytes), sizeof bytes);
+  out << header << data;
+  return file;
+}
+
+std::string rejection(const fs::path& file) {
+  try {
+    read_safetensors(file);
+  } catch (const std::invalid_argument& error) {
+    return error.what();
+  }
+  return "accepted";
+}
+
+bool contains(const std::string& text, const std::string& part) {
+  return text.find(part) != std::string::npos;
+}
+
+constexpr GptOptions kTiny{
+    .n_layer = 1, .n_head = 2, .n_kv_head = 1, .n_embd = 8, .sequence_len = 4, .vocab_size = 11};
+
+TEST(Safetensors, EveryTypeComesBackAsItWas) {
+  at::manual_seed(1);
+  const at::Tensor x = at::randn({3, 5}) * 10;
+  std::map<std::string, at::Tensor> tensors = {{"scalar", at::tensor(4.5)},
+                                               {"empty", at::empty({0, 7})}};
+  for (const at::ScalarType type : {at::kDouble, at::kFloat, at::kBFloat16, at::kHalf, at::kLong,
+                                    at::kInt, at::kByte, at::kBool}) {
+    tensors[at::toString(type)] = x.abs().to(type);
+  }
+  tensors["strided"] = x.t();
+  const fs::path file = temporary("types.safetensors");
+  write_safetensors(file, tensors);
+  const auto read = read_safetensors(file);
+  ASSERT_EQ(read.size(), tensors.size());
+  for (const auto& [name, tensor] : tensors) {
+    EXPECT_TRUE(at::equal(read.at(name), tensor)) << name;
+    EXPECT_EQ(read.at(name).scalar_type(), tensor.scalar_type()) << name;
+  }
+}
+
+TEST(Safetensors, HostileFilesAreRefusedByName) {
+  const auto header = [](const std::string& entry) { return "{\"w\": " + entry + "}"; };
+  EXPECT_TRUE(contains(rejection("/nonexistent/x"), "cannot read /nonexistent/x"));
+  EXPECT_TRUE(contains(rejection(file_of("not json")), "its header is not a JSON object"));
+  EXPECT_TRUE(contains(
+      rejection(file_of(header(R"({"dtype":"F32","shape":[2],"data_offsets":[0,8]})"), "1234")),
+      "(w): its data_offsets do not fit"));
+  EXPECT_TRUE(contains(
+      rejection(file_of(header(R"({"dtype":"F32","shape":[3],"data_offsets":[0,8]})"), "12345678")),
+      "(w): its data_offsets do not fit"));
+  EXPECT_TRUE(contains(
+      rejection(file_of(
+          header(R"({"dtype":"F32","shape":[4294967296,4294967296],"data_offsets":[0,0]})"))),
+      "(w): impossible shape"));
+  EXPECT_TRUE(
+      contains(rejection(file_of(header(R"({"dtype":"F32","shape":[-1],"data_offsets":[0,0]})"))),
+               "(w): impossible shape"));
+  EXPECT_TRUE(
+      contains(rejection(file_of(header(R"({"dtype":"F99","shape":[],"data_offsets":[0,0]})"))),
+               "(w): unknown dtype 'F99'"));
+  EXPECT_TRUE(contains(rejection(file_of(header(R"({"dtype":7})"))), "(w): malformed entry"));
+}
+
+TEST(Safetensors, ATruncatedHeaderIsRefused) {
+  const fs::path file = temporary("short.safetensors");
+  const uint64_t bytes = 1'000'000;
+  std::ofstream(file, std::ios::binary).write(reinterpret_cast<const char*>(&bytes), sizeof bytes);
+  EXPECT_TRUE(contains(rejection(file), "its header does not fit in its 8 bytes"));
+  std::ofstream(file, std::ios::binary) << "abc";
+  EXPECT_TRUE(contains(rejection(file), "it is shorter than 8 bytes"));
+}
+
+TEST(Weights, ASavedModelComesBackToTheBit) {
+  const Gpt model(kTiny, 1, at::kCPU, at::kFloat);
+  Gpt other(kTiny, 2, at::kCPU, at::kFloat);
+  save_weights(model, temporary("model.safetensors"));
+  load_weights(other, temporary("model.safetensors"));
+  for (size_t i = 0; i < model.parameters().size(); ++i) {
+    EXPECT_TRUE(at::equal(model.parameters()[i].value, other.parameters()[i].value));
+  }
+}
+
+TEST(Weights, EveryMismatchIsListedAtOnceAndNothingChanges) {
+  Gpt model(kTiny, 1, at::kCPU, at::kFloat);
+  const at::Tensor before = model.parameters()[0].value.detach().clone();
+  std::map<std::string, at::Tensor> tensors;
+  for (const Parameter& p : model.parameters()) tensors[p.name] = p.value.detach() + 1;
+  tensors.erase("lm_head.weight");
+  tensors["transformer.h.0.attn.c_q.weight"] = at::zeros({2, 2});
+  tensors["transformer.h.7.attn.c_q.weight"] = at::zeros({8, 8});
+  write_safetensors(temporary("wrong.safetensors"), tensors);
+  try {
+    load_weights(model, temporary("wrong.safetensors"));
+    FAIL() << "a file that does not fit was loaded";
+  } catch (const std::invalid_argument& error) {
+    EXPECT_TRUE(contains(error.what(), "lm_head.weight is missing")) << error.what();
+    EXPECT_TRUE(contains(error.what(), "transformer.h.0.attn.c_q.weight must be [8, 8], is [2, 2]"))
+        << error.what();
+    EXPECT_TRUE(contains(error.what(), "transformer.h.7.attn.c_q.weight is unknown"))
+        << error.what();
+  }
+  EXPECT_TRUE(at::equal(model.parameters()[0].value, before));
+}
+
+}  // namespace
+}  // namespace nanoflex

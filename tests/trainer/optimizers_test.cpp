@@ -1,0 +1,130 @@
+// Optimizers, schedule and FLOPs arithmetic against their definitions.
+#include "trainer/optimizers.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "trainer/budget.h"
+
+namespace nanoflex {
+namespace {
+
+TEST(AdamW, FollowsItsEquationsIncludingRowsWithoutGradient) {
+  at::manual_seed(1);
+  const at::Tensor parameter = at::randn({6, 5});
+  at::Tensor truth = parameter.to(at::kDouble), mean = at::zeros_like(truth);
+  at::Tensor square = at::zeros_like(truth);
+  AdamW optimizer({parameter});
+  for (int step = 1; step <= 20; ++step) {
+    at::Tensor gradient = at::randn({6, 5});
+    gradient[step % 6].zero_();
+    at::Tensor(parameter).mutable_grad() = gradient;
+    optimizer.step(0.01);
+    const at::Tensor g = gradient.to(at::kDouble);
+    mean = 0.8 * mean + 0.2 * g;
+    square = 0.95 * square + 0.05 * g * g;
+    const at::Tensor corrected_mean = mean / (1 - std::pow(0.8, step));
+    const at::Tensor corrected_square = square / (1 - std::pow(0.95, step));
+    truth = truth - 0.01 * corrected_mean / (corrected_square.sqrt() + 1e-10);
+  }
+  EXPECT_TRUE((parameter - truth).abs().max().item<double>() < 2e-6);
+}
+
+TEST(Muon, MovesEverySingularValueNearOne) {
+  at::manual_seed(2);
+  for (const auto& [rows, columns] : {std::pair{32, 32}, {64, 16}, {16, 64}}) {
+    const at::Tensor x = orthogonalize(at::randn({rows, columns})).to(at::kDouble);
+    const at::Tensor squares = rows > columns ? at::mm(x.t(), x) : at::mm(x, x.t());
+    const double trace = squares.trace().item<double>() / std::min(rows, columns);
+    // The quintic leaves singular values between about 0.7 and 1.2, so their squares average
+    // near 1.
+    EXPECT_TRUE(trace > 0.6 && trace < 1.4) << rows << "x" << columns << ": " << trace;
+    EXPECT_EQ(x.size(0), rows);
+  }
+}
+
+// Against the update written out in fp64 with the same quintic; bf16 steps allow a few per cent.
+TEST(Muon, FollowsItsEquations) {
+  at::manual_seed(3);
+  const at::Tensor parameter = at::randn({24, 8});
+  at::Tensor truth = parameter.to(at::kDouble), momentum = at::zeros_like(truth);
+  Muon optimizer({parameter});
+  double moved = 0;
+  for (int step = 0; step < 4; ++step) {
+    const at::Tensor gradient = at::randn({24, 8});
+    at::Tensor(parameter).mutable_grad() = gradient;
+    optimizer.step(0.1);
+    momentum = 0.95 * momentum + 0.05 * gradient.to(at::kDouble);
+    at::Tensor x = (0.05 * gradient.to(at::kDouble) + 0.95 * momentum).t();
+    x = x / x.norm();
+    for (int i = 0; i < 5; ++i) {
+      const at::Tensor a = at::mm(x, x.t());
+      x = 3.4445 * x + at::mm(-4.7750 * a + 2.0315 * at::mm(a, a), x);
+    }
+    truth = truth - 0.1 * std::sqrt(3.0) * x.t();
+    moved += 0.1 * std::sqrt(3.0) * x.norm().item<double>();
+  }
+  EXPECT_TRUE((parameter - truth).norm().item<double>() < 0.03 * moved);
+}
+
+TEST(Optimizers, ClippingScalesToTheLargestNorm) {
+  const Gpt model(
+      {.n_layer = 1, .n_head = 1, .n_kv_head = 1, .n_embd = 8, .sequence_len = 4, .vocab_size = 16},
+      1, at::kCPU, at::kFloat);
+  Optimizers optimizers(model, {});
+  double squares = 0;
+  for (const Parameter& p : model.parameters()) {
+    at::Tensor(p.value).mutable_grad() = at::full_like(p.value, 0.5);
+    squares += 0.25 * static_cast<double>(p.value.numel());
+  }
+  const auto norm = [&] { return optimizers.clip_gradients(0).item<double>(); };
+  EXPECT_NEAR(norm(), std::sqrt(squares), 1e-4);
+  EXPECT_NEAR(optimizers.clip_gradients(1).item<double>(), std::sqrt(squares), 1e-4);
+  EXPECT_NEAR(norm(), 1, 1e-4);
+  optimizers.clip_gradients(5);  // already shorter: unchanged
+  EXPECT_NEAR(norm(), 1, 1e-4);
+}
+
+TEST(Budget, TheBaselineIsTheBaseline) {
+  const Gpt model({}, 1, at::kCPU, at::kFloat);
+  const Budget budget = make_budget(model, Config{});
+  EXPECT_EQ(budget.flops_per_token, 44'924'928);
+  EXPECT_EQ(budget.tokens_per_step, 2048);
+  EXPECT_EQ(budget.flops_per_step, 92'006'252'544);
+  EXPECT_EQ(budget.steps, 22);
+}
+
+TEST(Budget, TheSmallerOfStepsAndFlopsEndsTheRunAndLessThanAStepIsRefused) {
+  const Gpt model({}, 1, at::kCPU, at::kFloat);
+  Config config;
+  config.max_steps = 3;
+  EXPECT_EQ(make_budget(model, config).steps, 3);
+  config.max_steps = 1000;
+  EXPECT_EQ(make_budget(model, config).steps, 22);
+  config.target_flops = 9e10;
+  try {
+    make_budget(model, config);
+    FAIL() << "a budget below one step was accepted";
+  } catch (const std::invalid_argument& error) {
+    EXPECT_NE(std::string(error.what()).find("one step of 92006252544 FLOPs, is 90000000000"),
+              std::string::npos)
+        << error.what();
+  }
+}
+
+TEST(Schedule, RisesAndFallsInStraightLines) {
+  Config config;
+  config.lr_warmup_steps = 4;
+  config.lr_warmdown_steps = 5;
+  std::vector<double> rates;
+  for (int64_t step = 1; step <= 12; ++step) {
+    rates.push_back(learning_rate_multiplier(config, step, 12));
+  }
+  const std::vector<double> expected = {0.25, 0.5, 0.75, 1, 1, 1, 1, 1, 0.8, 0.6, 0.4, 0.2};
+  for (size_t i = 0; i < expected.size(); ++i) EXPECT_NEAR(rates[i], expected[i], 1e-12) << i;
+  EXPECT_EQ(learning_rate_multiplier(Config{}, 1, 12), 1);
+}
+
+}  // namespace
+}  // namespace nanoflex

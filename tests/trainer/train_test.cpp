@@ -1,0 +1,272 @@
+// Whole training runs on small fixtures: what a user would see of ./train.
+#include "trainer/train.h"
+
+#include <gtest/gtest.h>
+
+#include <csignal>
+#include <fstream>
+#include <thread>
+
+#include "attention/registry.h"
+#include "model/safetensors.h"
+#include "model/weights.h"
+#include "trainer/attention_setup.h"
+#include "trainer/report.h"
+
+namespace nanoflex {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+fs::path fixture(const std::string& name) {
+  return source_dir() / "tests" / "fixtures" / "section_a" / name;
+}
+
+json read_json(const fs::path& file) {
+  std::ifstream in(file);
+  return json::parse(in);
+}
+
+fs::path fresh_folder() {
+  static int count = 0;
+  const fs::path folder =
+      fs::path(testing::TempDir()) /
+      ("nanoflex_runs_" + std::to_string(getpid()) + "_" + std::to_string(count++));
+  fs::remove_all(folder);
+  return folder;
+}
+
+// The model, data and rates of the Python reference's fixture.
+Config reference_config() {
+  const json reference = read_json(fixture("losses.json")).at("config");
+  Config config;
+  config.n_layer = reference.at("n_layer");
+  config.n_head = reference.at("n_head");
+  config.n_kv_head = reference.at("n_kv_head");
+  config.n_embd = reference.at("n_embd");
+  config.sequence_len = reference.at("sequence_len");
+  config.vocab_size = reference.at("vocab_size");
+  config.batch_size = reference.at("batch_size");
+  config.learning_rate = reference.at("learning_rate");
+  config.target_flops = std::nullopt;
+  config.max_steps = reference.at("steps").get<int64_t>();
+  config.init_from = fixture("model.safetensors").string();
+  config.data = fixture("tokens.bin").string();
+  config.attention = "vanilla";
+  config.mask = "causal";
+  config.dtype = "float32";
+  config.device = "cpu";
+  config.threads = 2;
+  config.val_tokens = 256;
+  config.runs_dir = fresh_folder().string();
+  return config;
+}
+
+std::vector<double> losses(const fs::path& run) {
+  std::vector<double> result;
+  for (const json& line : read_metrics(run / "metrics.jsonl")) result.push_back(line.at("loss"));
+  return result;
+}
+
+std::vector<double> train_losses(const Config& config) {
+  return losses(train(config, {"train"}).folder);
+}
+
+double largest_difference(const std::vector<double>& a, const std::vector<double>& b) {
+  EXPECT_EQ(a.size(), b.size());
+  double largest = a.size() == b.size() ? 0 : INFINITY;
+  for (size_t i = 0; i < std::min(a.size(), b.size()); ++i) {
+    largest = std::max(largest, std::isfinite(a[i] - b[i]) ? std::abs(a[i] - b[i]) : INFINITY);
+  }
+  return largest;
+}
+
+std::string rejection(const Config& config) {
+  try {
+    train(config, {"train"});
+  } catch (const std::exception& error) {
+    return error.what();
+  }
+  return "accepted";
+}
+
+// Rounding alone moves these losses by up to 6e-5; a missing Nesterov step by 1.4e-3.
+TEST(Train, AgreesWithThePythonReference) {
+  const json reference = read_json(fixture("losses.json"));
+  const auto expected = reference.at("losses").get<std::vector<double>>();
+  const std::vector<double> ours = train_losses(reference_config());
+  ASSERT_EQ(ours.size(), expected.size());
+  EXPECT_TRUE(std::abs(ours[0] - expected[0]) < 1e-5) << ours[0] << " " << expected[0];
+  EXPECT_TRUE(largest_difference(ours, expected) < 2e-4);
+}
+
+// Sharper than losses: sees the rounding of the rotary tables, for one.
+TEST(Train, FirstLogitsAgreeWithThePythonReference) {
+  const Config config = reference_config();
+  Gpt model({config.n_layer, config.n_head, config.n_kv_head, config.n_embd, config.sequence_len,
+             config.vocab_size},
+            0, at::kCPU, at::kFloat);
+  load_weights(model, config.init_from);
+  std::ifstream shard(config.data, std::ios::binary);
+  shard.seekg(1024);
+  std::vector<uint16_t> ids(config.batch_size * config.sequence_len);
+  shard.read(reinterpret_cast<char*>(ids.data()), static_cast<std::streamsize>(2 * ids.size()));
+  const at::Tensor tokens = at::tensor(std::vector<int64_t>(ids.begin(), ids.end()))
+                                .view({config.batch_size, config.sequence_len});
+  const AttentionSetup attention = choose_attention(config, at::kCPU, at::kFloat);
+  const at::NoGradGuard no_grad;
+  const at::Tensor logits = model.logits(tokens, attention.bind(at::zeros_like(tokens, at::kBool)));
+  for (const json& place : read_json(fixture("losses.json")).at("first_batch").at("logits")) {
+    const at::Tensor row =
+        logits[place.at("row").get<int64_t>()][place.at("position").get<int64_t>()];
+    const auto values = place.at("values").get<std::vector<double>>();
+    for (size_t i = 0; i < values.size(); ++i) {
+      EXPECT_TRUE(std::abs(row[static_cast<int64_t>(i)].item<double>() - values[i]) < 1e-5);
+    }
+  }
+}
+
+TEST(Train, EveryBackendGivesTheSameLosses) {
+  const std::vector<double> expected = train_losses(reference_config());
+  for (const std::string& backend : names()) {
+    Config config = reference_config();
+    config.attention = backend;
+    EXPECT_TRUE(largest_difference(train_losses(config), expected) < 1e-4) << backend;
+  }
+}
+
+TEST(Train, MicroBatchesGiveTheLossesOfOneBatch) {
+  Config config = reference_config();
+  const std::vector<double> expected = train_losses(config);
+  config.device_batch_size = 2;
+  EXPECT_TRUE(largest_difference(train_losses(config), expected) < 1e-4);
+}
+
+TEST(Train, TheSameSeedGivesTheSameBits) {
+  Config config = reference_config();
+  config.init_from = "";
+  config.max_steps = 6;
+  const fs::path first = train(config, {"train"}).folder, second = train(config, {"train"}).folder;
+  EXPECT_EQ(losses(first), losses(second));
+  const auto a = read_safetensors(first / "checkpoint" / "model.safetensors");
+  const auto b = read_safetensors(second / "checkpoint" / "model.safetensors");
+  for (const auto& [name, tensor] : a) EXPECT_TRUE(at::equal(tensor, b.at(name))) << name;
+  config.seed = 43;
+  EXPECT_NE(train_losses(config), losses(first));
+}
+
+TEST(Train, TheRecordTellsTheRunAndItsConfigRepeatsIt) {
+  Config config = reference_config();
+  config.attention = "flex";
+  config.mask = "auto";
+  config.max_steps = 7;
+  config.val_interval = 3;
+  config.run_id = "told";
+  const TrainResult result = train(config, {"train", "--max-steps", "7"});
+  const json summary = read_json(result.folder / "summary.json");
+  EXPECT_EQ(summary.at("schema"), 1);
+  EXPECT_EQ(summary.at("run_id"), "told");
+  EXPECT_EQ(summary.at("status"), "finished");
+  EXPECT_EQ(summary.at("command"), json({"train", "--max-steps", "7"}));
+  EXPECT_EQ(summary.at("attention").at("backend"), "flex");
+  EXPECT_EQ(summary.at("attention").at("mask"), "causal & document");
+  EXPECT_EQ(summary.at("attention").at("fused"), false);
+  EXPECT_TRUE(summary.at("attention").at("sparsity") > 0.5);  // more than causal alone hides
+  EXPECT_EQ(summary.at("budget").at("steps"), 7);
+  EXPECT_EQ(summary.at("budget").at("measured_steps"), 2);
+  EXPECT_TRUE(summary.at("results").at("peak_memory_bytes") > 100'000);
+  EXPECT_TRUE(summary.at("results").at("peak_rss_bytes") > 1'000'000);
+  const std::vector<json> metrics = read_metrics(result.folder / "metrics.jsonl");
+  ASSERT_EQ(metrics.size(), 7);
+  for (size_t i = 0; i < metrics.size(); ++i) {
+    EXPECT_EQ(metrics[i].at("step"), i + 1);
+    EXPECT_EQ(metrics[i].contains("validation_loss"), i == 2 || i == 5 || i == 6) << i;
+    for (const char* name : {"loss", "learning_rate", "grad_norm", "tokens", "step_seconds",
+                             "tokens_per_second", "tflops_per_second", "memory_bytes"}) {
+      EXPECT_TRUE(metrics[i].at(name).is_number()) << name;
+    }
+  }
+  EXPECT_EQ(metrics[6].at("loss"), summary.at("results").at("final_loss"));
+  for (const char* file : {"run.md", "report.html", "checkpoint/model.safetensors"}) {
+    EXPECT_TRUE(fs::file_size(result.folder / file) > 100) << file;
+  }
+  Config again;
+  apply_yaml(again, result.folder / "config.yaml");
+  EXPECT_EQ(train_losses(again), losses(result.folder));
+}
+
+TEST(Train, AnIdInUseIsRefusedAndItsRecordUntouched) {
+  Config config = reference_config();
+  config.max_steps = 1;
+  config.run_id = "taken";
+  const fs::path folder = train(config, {"train"}).folder;
+  const auto before = fs::last_write_time(folder / "summary.json");
+  EXPECT_NE(rejection(config).find("run_id 'taken' is in use"), std::string::npos);
+  EXPECT_EQ(fs::last_write_time(folder / "summary.json"), before);
+  for (const char* bad : {"../up", "a/b", ".hidden", "a\nb", "-x"}) {
+    config.run_id = bad;
+    EXPECT_NE(rejection(config).find("run_id must be letters"), std::string::npos) << bad;
+  }
+}
+
+TEST(Train, ALossThatIsNotFiniteStopsTheRunAndKeepsTheLastGoodCheckpoint) {
+  Config config = reference_config();
+  config.learning_rate = 1e30;
+  config.checkpoint_interval = 1;
+  config.run_id = "diverged";
+  const std::string message = rejection(config);
+  EXPECT_NE(message.find("[train] step 2: loss"), std::string::npos) << message;
+  EXPECT_NE(message.find("last good checkpoint: none"), std::string::npos) << message;
+  EXPECT_NE(message.find("lower --learning-rate"), std::string::npos) << message;
+  const fs::path folder = fs::path(config.runs_dir) / "diverged";
+  EXPECT_EQ(read_json(folder / "summary.json").at("status"), "failed");
+  EXPECT_FALSE(fs::exists(folder / "checkpoint" / "model.safetensors"));
+}
+
+TEST(Train, AnInterruptFinishesTheStepAndLeavesAValidRecord) {
+  Config config = reference_config();
+  config.max_steps = 1'000'000;
+  config.run_id = "stopped";
+  const fs::path metrics = fs::path(config.runs_dir) / "stopped" / "metrics.jsonl";
+  const std::jthread presser([&] {
+    while (read_metrics(metrics).size() < 3)
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    kill(getpid(), SIGINT);
+  });
+  const TrainResult result = train(config, {"train"});
+  EXPECT_EQ(result.status, "interrupted");
+  const json summary = read_json(result.folder / "summary.json");
+  EXPECT_EQ(summary.at("status"), "interrupted");
+  EXPECT_EQ(summary.at("budget").at("steps"), losses(result.folder).size());
+  EXPECT_NO_THROW(read_safetensors(result.folder / "checkpoint" / "model.safetensors"));
+}
+
+TEST(Train, SecondsEndARunToo) {
+  Config config = reference_config();
+  config.max_steps = std::nullopt;
+  config.max_seconds = 0.2;
+  const TrainResult result = train(config, {"train"});
+  EXPECT_EQ(result.status, "finished");
+  EXPECT_GE(losses(result.folder).size(), 1);
+}
+
+TEST(Train, ADeviceThatIsNotThereIsAnError) {
+  Config config = reference_config();
+  config.device = "cuda:99";
+  EXPECT_NE(rejection(config).find("device 'cuda:99' is not there"), std::string::npos);
+  config.device = "tpu";
+  EXPECT_NE(rejection(config).find("device must be auto, cpu, cuda or cuda:N, is 'tpu'"),
+            std::string::npos);
+}
+
+TEST(Train, SdpaSaysWhichMasksItCannotRun) {
+  Config config = reference_config();
+  config.attention = "sdpa";
+  config.mask = "causal & document";
+  EXPECT_NE(rejection(config).find("'sdpa' cannot run"), std::string::npos) << rejection(config);
+  EXPECT_FALSE(fs::exists(config.runs_dir));
+}
+
+}  // namespace
+}  // namespace nanoflex

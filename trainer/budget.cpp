@@ -1,0 +1,51 @@
+#include "trainer/budget.h"
+
+#include <algorithm>
+#include <cmath>
+#include <stdexcept>
+
+namespace nanoflex {
+
+int64_t flops_per_token(const Gpt& model) {
+  int64_t multiplied = 0;
+  for (const Parameter& parameter : model.parameters()) {
+    if (parameter.role != Role::kEmbedding) multiplied += parameter.value.numel();
+  }
+  const GptOptions& o = model.options();
+  return 6 * multiplied + 12 * o.n_layer * o.n_head * o.head_dim() * o.sequence_len;
+}
+
+Budget make_budget(const Gpt& model, const Config& config) {
+  Budget budget;
+  budget.flops_per_token = flops_per_token(model);
+  budget.tokens_per_step = config.batch_size * config.sequence_len;
+  budget.flops_per_step = budget.flops_per_token * budget.tokens_per_step;
+  budget.steps = config.max_steps;
+  budget.seconds = config.max_seconds;
+  if (config.target_flops) {
+    const auto per_step = static_cast<double>(budget.flops_per_step);
+    if (*config.target_flops < per_step) {
+      throw std::invalid_argument("[budget] target_flops must pay for one step of " +
+                                  std::to_string(budget.flops_per_step) + " FLOPs, is " +
+                                  std::to_string(static_cast<int64_t>(*config.target_flops)) +
+                                  "; raise it, or lower batch_size or the model");
+    }
+    const auto paid = static_cast<int64_t>(std::ceil(*config.target_flops / per_step));
+    budget.steps = std::min(paid, budget.steps.value_or(paid));
+  }
+  return budget;
+}
+
+double learning_rate_multiplier(const Config& config, int64_t step, std::optional<int64_t> steps) {
+  double multiplier = 1;
+  if (step <= config.lr_warmup_steps) {
+    multiplier = static_cast<double>(step) / static_cast<double>(config.lr_warmup_steps);
+  }
+  if (steps && config.lr_warmdown_steps > 0) {
+    const auto left = static_cast<double>(*steps - step + 1);
+    multiplier = std::min(multiplier, left / static_cast<double>(config.lr_warmdown_steps));
+  }
+  return multiplier;
+}
+
+}  // namespace nanoflex

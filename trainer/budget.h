@@ -1,0 +1,31 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+
+#include "model/gpt.h"
+#include "trainer/config.h"
+
+namespace nanoflex {
+
+/// The fixed-FLOPs arithmetic of a run.
+struct Budget {
+  int64_t flops_per_token = 0;  ///< 6 (parameters - embedding) + 12 layers heads head_dim T
+  int64_t tokens_per_step = 0;
+  int64_t flops_per_step = 0;
+  std::optional<int64_t> steps;  ///< the fewer of max_steps and what target_flops pays for
+  std::optional<double> seconds;
+};
+
+/// Forward and backward FLOPs of a token, nanochat's convention (Kaplan et al. 2020, plus attention
+/// that is not halved for causality).
+int64_t flops_per_token(const Gpt& model);
+
+/// Throws std::invalid_argument when target_flops does not pay for one step.
+Budget make_budget(const Gpt& model, const Config& config);
+
+/// The learning rate's multiplier at `step` (from 1) of `steps`: a linear rise over
+/// lr_warmup_steps, then 1, then a linear fall to 0 over the last lr_warmdown_steps.
+double learning_rate_multiplier(const Config& config, int64_t step, std::optional<int64_t> steps);
+
+}  // namespace nanoflex

@@ -1,0 +1,115 @@
+#include "trainer/command_line.h"
+
+#include <algorithm>
+#include <cxxopts.hpp>
+#include <iostream>
+#include <stdexcept>
+
+#include "attention/nearest.h"
+#include "trainer/train.h"
+
+namespace nanoflex {
+namespace {
+
+std::vector<std::string> all_flags() {
+  std::vector<std::string> flags = {"config", "set", "print-config", "help"};
+  for (const Key& key : config_keys()) flags.push_back(key.flag());
+  return flags;
+}
+
+cxxopts::Options make_options() {
+  cxxopts::Options options("train", "Trains a GPT under a FLOPs budget and leaves a run record.\n");
+  options.set_width(100);
+  options.add_options("command")("config", "YAML file; else configs/baseline.yaml",
+                                 cxxopts::value<std::string>(), "FILE")(
+      "set", "any key: --set model.n_layer=2", cxxopts::value<std::vector<std::string>>(),
+      "SECTION.KEY=VALUE")("print-config", "show the resolved config and stop")(
+      "help", "show this and stop");
+  const Config defaults;
+  for (const Key& key : config_keys()) {
+    std::string help = key.help;
+    if (!key.choices.empty()) {
+      std::string list;
+      for (const std::string& choice : key.choices) list += (list.empty() ? "" : " | ") + choice;
+      help += " [" + list + "]";
+    }
+    const std::string value = key_text(defaults, key);
+    if (!value.empty()) help += " (default: " + value + ")";
+    options.add_options(key.section)(key.flag(), help, cxxopts::value<std::string>(), "VALUE");
+  }
+  return options;
+}
+
+// cxxopts names the unknown flag; this adds the nearest one that exists.
+void check_flags(const std::vector<std::string>& arguments) {
+  const std::vector<std::string> flags = all_flags();
+  for (const std::string& argument : arguments) {
+    if (!argument.starts_with("--")) continue;
+    const std::string flag = argument.substr(2, argument.find('=') - 2);
+    if (std::find(flags.begin(), flags.end(), flag) == flags.end()) {
+      const std::string close = nearest(flag, flags);
+      throw std::invalid_argument("[train] unknown flag '--" + flag + "'" +
+                                  (close.empty() ? "" : "; did you mean '--" + close + "'?") +
+                                  " --help lists the flags");
+    }
+  }
+}
+
+std::pair<const Key*, std::string> parse_setting(const std::string& text) {
+  const size_t equals = text.find('=');
+  if (equals == std::string::npos) {
+    throw std::invalid_argument("[train] --set must be section.key=value, is '" + text + "'");
+  }
+  return {&find_key(text.substr(0, equals), "--set"), text.substr(equals + 1)};
+}
+
+}  // namespace
+
+TrainCommand parse_train_command(const std::vector<std::string>& arguments) try {
+  check_flags(arguments);
+  cxxopts::Options options = make_options();
+  std::vector<const char*> argv = {"train"};
+  for (const std::string& argument : arguments) argv.push_back(argument.c_str());
+  const auto parsed = options.parse(static_cast<int>(argv.size()), argv.data());
+  if (!parsed.unmatched().empty()) {
+    throw std::invalid_argument("[train] unexpected argument '" + parsed.unmatched().front() +
+                                "'; every option begins with --");
+  }
+  TrainCommand command;
+  if (parsed.count("help")) {
+    command.print = options.help();
+    return command;
+  }
+  const std::string baseline = (source_dir() / "configs" / "baseline.yaml").string();
+  apply_yaml(command.config,
+             parsed.count("config") ? parsed["config"].as<std::string>() : baseline);
+
+  std::vector<std::pair<const Key*, std::string>> settings;
+  if (parsed.count("set")) {
+    for (const auto& text : parsed["set"].as<std::vector<std::string>>()) {
+      settings.push_back(parse_setting(text));
+    }
+  }
+  for (const Key& key : config_keys()) {
+    if (!parsed.count(key.flag())) continue;
+    settings.push_back({&key, parsed[key.flag()].as<std::string>()});
+  }
+  apply_settings(command.config, settings);
+  check(command.config);
+  if (parsed.count("print-config")) command.print = to_yaml(command.config);
+  return command;
+} catch (const cxxopts::exceptions::exception& problem) {
+  throw std::invalid_argument(std::string("[train] ") + problem.what());
+}
+
+int run_program(const std::function<int()>& body) try {
+  return body();
+} catch (const std::invalid_argument& problem) {
+  std::cerr << "error: " << problem.what() << std::endl;
+  return 2;
+} catch (const std::exception& problem) {
+  std::cerr << "error: " << problem.what() << std::endl;
+  return 1;
+}
+
+}  // namespace nanoflex

@@ -1,0 +1,26 @@
+#pragma once
+
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "trainer/config.h"
+
+namespace nanoflex {
+
+/// What a command line of ./train asks for.
+struct TrainCommand {
+  Config config;
+  std::optional<std::string> print;  ///< print this and stop (--help, --print-config)
+};
+
+/// defaults < --config FILE (else configs/baseline.yaml) < flags and --set section.key=value.
+/// Throws std::invalid_argument naming the flag and the nearest valid one.
+TrainCommand parse_train_command(const std::vector<std::string>& arguments);
+
+/// Runs a program's body and turns what it throws into one line on stderr and an exit code: 2 for
+/// std::invalid_argument, which the user can mend, 1 for anything else.
+int run_program(const std::function<int()>& body);
+
+}  // namespace nanoflex

@@ -1,0 +1,43 @@
+// Sets run records side by side: what ./compare prints.
+#pragma once
+
+#include <array>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "trainer/run_summary.h"
+
+namespace nanoflex {
+
+struct ComparedNumber {
+  std::optional<double> value, ratio;  // ratio to the first run; empty where either is unknown
+};
+
+struct ComparisonRow {
+  std::string label;  // the run's id, or its path where two runs share an id
+  std::string path, status, backend;
+  std::array<ComparedNumber, kMetrics.size()> numbers;  // in the order of kMetrics
+};
+
+struct DifferingKey {
+  std::string key;                                    // "section.name"
+  std::vector<std::optional<nlohmann::json>> values;  // one a row; empty where a run lacks the key
+};
+
+struct Comparison {
+  std::vector<ComparisonRow> rows;
+  std::vector<DifferingKey>
+      differing_keys;                 // sorted; output.run_id, which always differs, left out
+  std::vector<std::string> warnings;  // budgets or models that differ, unfinished runs
+};
+
+// Everything relative to the first run.
+Comparison compare(const std::vector<RunSummary>& runs);
+
+std::string to_text(const Comparison& comparison);
+std::string to_markdown(const Comparison& comparison);
+std::string to_json(const Comparison& comparison);  // numbers in full, memory in bytes
+
+}  // namespace nanoflex

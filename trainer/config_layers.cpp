@@ -1,0 +1,149 @@
+// The layers of a config: defaults < YAML file < command line.
+#include <yaml-cpp/yaml.h>
+
+#include <algorithm>
+#include <set>
+#include <stdexcept>
+
+#include "attention/nearest.h"
+#include "trainer/config.h"
+
+namespace nanoflex {
+namespace {
+
+[[noreturn]] void reject(const std::string& where, const std::string& what) {
+  throw std::invalid_argument("[config] " + where + ": " + what);
+}
+
+std::string suggestion(const std::string& name, const std::vector<std::string>& valid) {
+  const std::string close = nearest(name, valid);
+  return close.empty() ? "; known: " + join(valid) : "; did you mean '" + close + "'?";
+}
+
+std::string line_of(const std::filesystem::path& file, const YAML::Node& node) {
+  return file.string() + ":" + std::to_string(node.Mark().line + 1);
+}
+
+std::vector<std::string> section_names() {
+  std::vector<std::string> sections;
+  for (const Key& key : config_keys()) {
+    if (sections.empty() || sections.back() != key.section) sections.push_back(key.section);
+  }
+  return sections;
+}
+
+const Key& key_of(const std::string& section, const std::string& name, const std::string& where) {
+  std::vector<std::string> valid;
+  for (const Key& key : config_keys()) {
+    if (key.section == section && key.name == name) return key;
+    if (key.name == name) {
+      reject(where, "key '" + name + "' belongs to section '" + key.section + "', is in '" +
+                        section + "'");
+    }
+    if (key.section == section) valid.push_back(key.name);
+  }
+  const bool known_section = !valid.empty();
+  if (!known_section) {
+    reject(where, "unknown section '" + section + "'" + suggestion(section, section_names()));
+  }
+  for (const Key& key : config_keys()) {
+    if (key.section != section) valid.push_back(key.name);
+  }
+  reject(where,
+         "unknown key '" + name + "' in section '" + section + "'" + suggestion(name, valid));
+}
+
+using Settings = std::vector<std::pair<const Key*, std::pair<std::string, std::string>>>;
+
+// Applies one layer: {key, {value, where}}.
+void apply_layer(Config& config, const Settings& settings) {
+  const auto ends_run = [](const Key& key) {
+    return key.name == "target_flops" || key.name == "max_steps" || key.name == "max_seconds";
+  };
+  if (std::any_of(settings.begin(), settings.end(),
+                  [&](const auto& setting) { return ends_run(*setting.first); })) {
+    config.target_flops = std::nullopt;
+    config.max_steps = std::nullopt;
+    config.max_seconds = std::nullopt;
+  }
+  for (const auto& [key, value] : settings) set_key(config, *key, value.first, value.second);
+}
+
+void read_section(const std::filesystem::path& file, const std::string& section,
+                  const YAML::Node& keys, Settings& settings) {
+  if (keys.IsNull()) return;
+  if (!keys.IsMap()) reject(line_of(file, keys), "section '" + section + "' must hold keys");
+  std::set<std::string> seen;
+  for (const auto& entry : keys) {
+    const std::string where = line_of(file, entry.first);
+    if (!entry.first.IsScalar()) reject(where, "a key must be a plain name");
+    const std::string name = entry.first.Scalar();
+    const Key& key = key_of(section, name, where);
+    if (!seen.insert(name).second) reject(where, "key '" + name + "' stands here twice");
+    if (!entry.second.IsScalar() && !entry.second.IsNull()) {
+      reject(where, name + " must be a single value, is a list or a map");
+    }
+    const bool text_key = std::holds_alternative<std::string Config::*>(key.field);
+    const std::string none = text_key ? "" : "null";
+    settings.push_back({&key, {entry.second.IsNull() ? none : entry.second.Scalar(), where}});
+  }
+}
+
+}  // namespace
+
+const Key& find_key(const std::string& path, const std::string& where) {
+  const size_t dot = path.find('.');
+  if (dot == std::string::npos) {
+    reject(where, "'" + path + "' must be section.key, such as model.n_layer");
+  }
+  return key_of(path.substr(0, dot), path.substr(dot + 1), where);
+}
+
+void apply_settings(Config& config,
+                    const std::vector<std::pair<const Key*, std::string>>& settings) {
+  Settings layer;
+  for (const auto& [key, value] : settings) layer.push_back({key, {value, "--" + key->flag()}});
+  apply_layer(config, layer);
+}
+
+void apply_yaml(Config& config, const std::filesystem::path& file) try {
+  const YAML::Node root = YAML::LoadFile(file.string());
+  if (root.IsNull()) return;
+  if (!root.IsMap()) reject(file.string() + ":1", "must be sections that hold keys");
+  Settings settings;
+  std::set<std::string> seen;
+  for (const auto& entry : root) {
+    const std::string where = line_of(file, entry.first);
+    if (!entry.first.IsScalar()) reject(where, "a section must be a plain name");
+    const std::string section = entry.first.Scalar();
+    const std::vector<std::string> sections = section_names();
+    if (std::find(sections.begin(), sections.end(), section) == sections.end()) {
+      reject(where, "unknown section '" + section + "'" + suggestion(section, sections));
+    }
+    if (!seen.insert(section).second) reject(where, "section '" + section + "' stands here twice");
+    read_section(file, section, entry.second, settings);
+  }
+  apply_layer(config, settings);
+} catch (const YAML::BadFile&) {
+  throw std::invalid_argument("[config] cannot read " + file.string() + "; does it exist?");
+} catch (const YAML::Exception& problem) {
+  reject(file.string() + ":" + std::to_string(problem.mark.line + 1), problem.msg);
+}
+
+std::string to_yaml(const Config& config) {
+  YAML::Emitter out;
+  out << YAML::BeginMap;
+  for (const std::string& section : section_names()) {
+    out << YAML::Key << section << YAML::Value << YAML::BeginMap;
+    for (const Key& key : config_keys()) {
+      if (key.section != section) continue;
+      out << YAML::Key << key.name << YAML::Value << key_text(config, key)
+          << YAML::Comment(key.help);
+    }
+    out << YAML::EndMap;
+  }
+  out << YAML::EndMap;
+  return std::string(out.c_str()) + "\n";
+}
+
+}  // namespace nanoflex

@@ -1,0 +1,47 @@
+#include "trainer/evaluate.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace nanoflex {
+
+std::optional<Validation> evaluate(const Gpt& model, const AttentionSetup& attention,
+                                   std::shared_ptr<const data::Tokens> tokens,
+                                   const data::Tokenizer* tokenizer,
+                                   const EvaluateOptions& options) {
+  const int64_t T = model.options().sequence_len;
+  const int64_t rows = tokens ? (tokens->size() - 1) / T : 0;
+  if (rows < 1 || options.tokens < 1) return std::nullopt;
+  const int64_t batch_size = std::min(options.batch_size, rows);
+  const int64_t wanted = (options.tokens + batch_size * T - 1) / (batch_size * T);
+  const int64_t batches = std::min(wanted, tokens->size() / (batch_size * T + 1));
+  data::Loader loader(tokens, {.batch_size = batch_size,
+                               .sequence_len = T,
+                               .bos_id = options.bos_id,
+                               .packing = "stream",
+                               .prefetch = false});
+  double nats = 0, text_nats = 0;
+  int64_t count = 0, bytes = 0;
+  for (int64_t i = 0; i < batches; ++i) {
+    const data::Batch batch = loader.next();
+    const AttentionChoice choice = attention.bind(batch.document_starts.to(options.device));
+    const at::Tensor losses =
+        model
+            .token_losses(batch.tokens.to(options.device), batch.targets.to(options.device), choice)
+            .to(at::kCPU, at::kDouble);
+    nats += losses.sum().item<double>();
+    count += (batch.targets != -1).sum().item<int64_t>();
+    if (!tokenizer) continue;
+    // Tokens that stand for no text, such as BOS, count neither bits nor bytes.
+    const at::Tensor target = batch.targets.clamp_min(0);
+    const at::Tensor target_bytes =
+        tokenizer->token_bytes().index_select(0, target.flatten()).view(target.sizes());
+    bytes += target_bytes.sum().item<int64_t>();
+    text_nats += losses.masked_fill(target_bytes == 0, 0).sum().item<double>();
+  }
+  Validation result{.loss = nats / static_cast<double>(count), .tokens = count};
+  if (bytes > 0) result.bits_per_byte = text_nats / std::log(2.0) / static_cast<double>(bytes);
+  return result;
+}
+
+}  // namespace nanoflex

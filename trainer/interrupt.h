@@ -1,0 +1,17 @@
+#pragma once
+
+namespace nanoflex {
+
+/// While it lives, SIGINT and SIGTERM ask the run to stop after the step at hand instead of ending
+/// the process. A second signal ends it at once. One at a time.
+class InterruptGuard {
+ public:
+  InterruptGuard();
+  ~InterruptGuard();
+  InterruptGuard(const InterruptGuard&) = delete;
+  InterruptGuard& operator=(const InterruptGuard&) = delete;
+
+  bool requested() const;
+};
+
+}  // namespace nanoflex

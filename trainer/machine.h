@@ -1,0 +1,28 @@
+#pragma once
+
+#include <torch/types.h>
+
+#include <nlohmann/json.hpp>
+#include <string>
+
+namespace nanoflex {
+
+/// "auto": the first GPU, else the CPU. Throws std::invalid_argument for a device that is not
+/// there.
+at::Device choose_device(const std::string& name);
+
+/// "auto": bfloat16 where the device multiplies it fast (CUDA from sm_80, x86 with AVX-512-BF16 or
+/// AMX), else float32.
+at::ScalarType choose_dtype(const std::string& name, at::Device device);
+std::string dtype_name(at::ScalarType type);
+
+/// Sets LibTorch's thread count (0: one a core) and returns it.
+int set_threads(int64_t threads);
+
+/// What the run ran on: host, CPU model and features, cores, memory, GPU, library versions.
+nlohmann::json describe_environment(at::Device device);
+
+/// The source's commit and whether the tree had changes; null values outside a git checkout.
+nlohmann::json describe_git();
+
+}  // namespace nanoflex

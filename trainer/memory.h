@@ -1,0 +1,27 @@
+#pragma once
+
+#include <torch/types.h>
+
+#include <cstdint>
+
+namespace nanoflex {
+
+/// Counts the bytes of live CPU tensors from here on. LibTorch's allocator still does the work;
+/// call once, at the start of the program.
+void track_cpu_memory();
+
+/// Bytes of live tensors on the device now, and their peak since reset_peak_memory().
+int64_t live_tensor_bytes(at::Device device);
+int64_t peak_tensor_bytes(at::Device device);
+void reset_peak_memory(at::Device device);
+
+/// Bytes the allocator holds back from the device, peak (GPU); 0 on a CPU.
+int64_t peak_reserved_bytes(at::Device device);
+
+/// The process's peak resident set.
+int64_t peak_rss_bytes();
+
+/// Waits until all work queued on the device is done.
+void synchronize(at::Device device);
+
+}  // namespace nanoflex

@@ -1,0 +1,120 @@
+#include "trainer/optimizers.h"
+
+#include <ATen/ops/_foreach_mul.h>
+#include <ATen/ops/_foreach_norm.h>
+#include <ATen/ops/_fused_adamw.h>
+
+#include <algorithm>
+#include <cmath>
+
+namespace nanoflex {
+namespace {
+
+constexpr double kMomentum = 0.95;
+constexpr int kNewtonSchulzSteps = 5;
+
+std::vector<at::Tensor> values(const Gpt& model, std::initializer_list<Role> roles) {
+  std::vector<at::Tensor> result;
+  for (const Parameter& parameter : model.parameters()) {
+    if (std::find(roles.begin(), roles.end(), parameter.role) != roles.end()) {
+      result.push_back(parameter.value);
+    }
+  }
+  return result;
+}
+
+std::vector<at::Tensor> zeros_like(const std::vector<at::Tensor>& tensors) {
+  std::vector<at::Tensor> result;
+  for (const at::Tensor& tensor : tensors) result.push_back(at::zeros_like(tensor.detach()));
+  return result;
+}
+
+std::vector<at::Tensor> gradients(const std::vector<at::Tensor>& parameters) {
+  std::vector<at::Tensor> result;
+  for (const at::Tensor& parameter : parameters) result.push_back(parameter.grad());
+  return result;
+}
+
+}  // namespace
+
+AdamW::AdamW(std::vector<at::Tensor> parameters)
+    : parameters_(std::move(parameters)),
+      mean_(zeros_like(parameters_)),
+      square_(zeros_like(parameters_)) {
+  for (const at::Tensor& parameter : parameters_) {
+    steps_.push_back(at::zeros({}, parameter.options().dtype(at::kFloat)));
+  }
+}
+
+void AdamW::step(double learning_rate) {
+  const at::NoGradGuard no_grad;
+  for (at::Tensor& count : steps_) count += 1;
+  at::_fused_adamw_(parameters_, gradients(parameters_), mean_, square_, /*max_exp_avg_sqs=*/{},
+                    steps_, learning_rate, /*beta1=*/0.8, /*beta2=*/0.95, /*weight_decay=*/0.0,
+                    /*eps=*/1e-10, /*amsgrad=*/false, /*maximize=*/false);
+}
+
+at::Tensor orthogonalize(const at::Tensor& g) {
+  const bool tall = g.size(0) > g.size(1);
+  at::Tensor x = g.to(at::kBFloat16);
+  if (tall) x = x.t();
+  x = x / (x.norm() + 1e-7);
+  // The quintic of Jordan et al., whose slope at 0 is as steep as keeps singular values near 1.
+  for (int i = 0; i < kNewtonSchulzSteps; ++i) {
+    const at::Tensor a = at::mm(x, x.t());
+    const at::Tensor b = -4.7750 * a + at::mm(2.0315 * a, a);
+    x = 3.4445 * x + at::mm(b, x);
+  }
+  return tall ? x.t() : x;
+}
+
+Muon::Muon(std::vector<at::Tensor> parameters)
+    : parameters_(std::move(parameters)), momentum_(zeros_like(parameters_)) {}
+
+void Muon::step(double learning_rate) {
+  const at::NoGradGuard no_grad;
+  for (size_t i = 0; i < parameters_.size(); ++i) {
+    at::Tensor& parameter = parameters_[i];
+    at::Tensor& momentum = momentum_[i];
+    momentum.lerp_(parameter.grad(), 1 - kMomentum);
+    const at::Tensor nesterov = parameter.grad().lerp(momentum, kMomentum);
+    const double rows = static_cast<double>(parameter.size(0));
+    const double columns = static_cast<double>(parameter.size(1));
+    const double scale = std::sqrt(std::max(1.0, rows / columns));
+    parameter.add_(orthogonalize(nesterov), -learning_rate * scale);
+  }
+}
+
+Optimizers::Optimizers(const Gpt& model, const LearningRates& rates)
+    : parameters_(values(model, {Role::kEmbedding, Role::kMatrix, Role::kUnembedding})),
+      rates_(rates),
+      embedding_(values(model, {Role::kEmbedding})),
+      unembedding_(values(model, {Role::kUnembedding})),
+      matrices_(values(model, {Role::kMatrix})) {
+  const double width_scale = 1 / std::sqrt(static_cast<double>(model.options().n_embd) / 768);
+  rates_.embedding *= width_scale;
+  rates_.unembedding *= width_scale;
+}
+
+void Optimizers::step(double multiplier) {
+  embedding_.step(rates_.embedding * multiplier);
+  unembedding_.step(rates_.unembedding * multiplier);
+  matrices_.step(rates_.matrix * multiplier);
+}
+
+void Optimizers::zero_gradients() {
+  for (at::Tensor& parameter : parameters_) parameter.mutable_grad().reset();
+}
+
+at::Tensor Optimizers::clip_gradients(double largest) {
+  const at::NoGradGuard no_grad;
+  const std::vector<at::Tensor> all = gradients(parameters_);
+  const at::Tensor norm = at::stack(at::_foreach_norm(all)).norm();
+  if (largest > 0) {
+    const at::Tensor factor = (largest / (norm + 1e-6)).clamp_max(1);
+    at::_foreach_mul_(all, factor);
+  }
+  return norm;
+}
+
+}  // namespace nanoflex

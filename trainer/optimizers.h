@@ -1,0 +1,59 @@
+#pragma once
+
+#include <torch/types.h>
+
+#include <vector>
+
+#include "model/gpt.h"
+
+namespace nanoflex {
+
+/// AdamW (Loshchilov and Hutter 2019) without weight decay, betas 0.8 and 0.95, epsilon 1e-10.
+class AdamW {
+ public:
+  explicit AdamW(std::vector<at::Tensor> parameters);
+  /// Updates the parameters in place from their gradients.
+  void step(double learning_rate);
+
+ private:
+  std::vector<at::Tensor> parameters_, mean_, square_, steps_;
+};
+
+/// Muon (Jordan et al. 2024): Nesterov momentum 0.95, made orthogonal by five Newton-Schulz steps
+/// in bf16, scaled by sqrt(max(1, rows / columns)).
+class Muon {
+ public:
+  explicit Muon(std::vector<at::Tensor> parameters);
+  void step(double learning_rate);
+
+ private:
+  std::vector<at::Tensor> parameters_, momentum_;
+};
+
+/// The nearest semi-orthogonal matrix to g [rows, columns], roughly: singular values move to
+/// about 1. bf16 result.
+at::Tensor orthogonalize(const at::Tensor& g);
+
+/// The rates of the three groups; embedding and head are further scaled by (width / 768)^-0.5.
+struct LearningRates {
+  double matrix = 6e-4, embedding = 6e-4, unembedding = 6e-4;
+};
+
+/// All of a model's optimizers: Muon for the matrices of the blocks, AdamW for embedding and head.
+class Optimizers {
+ public:
+  Optimizers(const Gpt& model, const LearningRates& rates);
+  /// One update with every rate times `multiplier`.
+  void step(double multiplier);
+  void zero_gradients();
+  /// The Euclidean norm of all gradients; they are scaled down to `largest` when above (0: never).
+  at::Tensor clip_gradients(double largest);
+
+ private:
+  std::vector<at::Tensor> parameters_;
+  LearningRates rates_;
+  AdamW embedding_, unembedding_;
+  Muon matrices_;
+};
+
+}  // namespace nanoflex

@@ -1,0 +1,104 @@
+#include "trainer/run_folder.h"
+
+#include <algorithm>
+#include <cctype>
+#include <ctime>
+#include <stdexcept>
+
+#include "trainer/report.h"
+
+namespace nanoflex {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::string now_id() {
+  const std::time_t now = std::time(nullptr);
+  std::tm local{};
+  localtime_r(&now, &local);
+  char buffer[32];
+  std::strftime(buffer, sizeof buffer, "%Y%m%d_%H%M%S", &local);
+  return buffer;
+}
+
+void check_id(const std::string& id) {
+  const bool plain = std::all_of(id.begin(), id.end(), [](unsigned char c) {
+    return std::isalnum(c) || c == '_' || c == '-' || c == '.';
+  });
+  if (!plain || id.front() == '.' || id.front() == '-' || id.size() > 128) {
+    throw std::invalid_argument(
+        "[run] run_id must be letters, digits, '_', '-' and '.', at most 128, and begin with "
+        "none of '.' and '-', is '" +
+        id + "'");
+  }
+}
+
+}  // namespace
+
+RunFolder::RunFolder(const fs::path& runs_dir, const std::string& id) {
+  if (!id.empty()) check_id(id);
+  std::error_code error;
+  fs::create_directories(runs_dir, error);
+  const std::string base = id.empty() ? now_id() : id;
+  id_ = base;
+  // create_directory is atomic: of two runs that ask for one id, one gets it.
+  for (int suffix = 2; !error && !fs::create_directory(runs_dir / id_, error) && !error; ++suffix) {
+    if (!id.empty()) {
+      throw std::invalid_argument("[run] run_id '" + id + "' is in use: " +
+                                  (runs_dir / id).string() + " exists; choose another");
+    }
+    id_ = base + "_" + std::to_string(suffix);
+  }
+  if (!error) fs::create_directory(runs_dir / id_ / "checkpoint", error);
+  if (error) {
+    throw std::invalid_argument("[run] cannot make " + (runs_dir / id_).string() + ": " +
+                                error.message() + "; choose another --runs-dir");
+  }
+  path_ = runs_dir / id_;
+  metrics_.open(path_ / "metrics.jsonl");
+}
+
+void RunFolder::write_config(const Config& config) const {
+  Config rerun = config;
+  rerun.run_id = "";  // an id is used once; without it, running this file again repeats the run
+  write_file(path_ / "config.yaml", "# run " + id_ + "\n" + to_yaml(rerun));
+}
+
+void RunFolder::append(const StepMetrics& m) {
+  nlohmann::ordered_json line = {{"step", m.step},
+                                 {"loss", m.loss},
+                                 {"learning_rate", m.learning_rate},
+                                 {"grad_norm", m.grad_norm},
+                                 {"tokens", m.tokens},
+                                 {"step_seconds", m.step_seconds},
+                                 {"tokens_per_second", m.tokens_per_second},
+                                 {"tflops_per_second", m.tflops_per_second},
+                                 {"memory_bytes", m.memory_bytes}};
+  if (m.validation_loss) line["validation_loss"] = *m.validation_loss;
+  if (m.bits_per_byte) line["bits_per_byte"] = *m.bits_per_byte;
+  metrics_ << line.dump() << std::endl;
+  if (!metrics_) {
+    throw std::runtime_error("[run] cannot write " + (path_ / "metrics.jsonl").string() +
+                             ": is the disk full?");
+  }
+}
+
+void RunFolder::write_summary(const nlohmann::json& summary) const {
+  write_file(path_ / "summary.json", summary.dump(2) + "\n");
+  write_file(path_ / "run.md", markdown_report(summary));
+  write_file(path_ / "report.html", html_report(summary, read_metrics(path_ / "metrics.jsonl")));
+}
+
+void write_file(const fs::path& file, const std::string& text) {
+  const fs::path temporary = file.string() + ".tmp";
+  std::ofstream out(temporary, std::ios::binary | std::ios::trunc);
+  out << text;
+  out.close();
+  std::error_code error;
+  if (out) fs::rename(temporary, file, error);
+  if (!out || error) {
+    throw std::runtime_error("[run] cannot write " + file.string() + ": is the disk full?");
+  }
+}
+
+}  // namespace nanoflex

@@ -1,0 +1,49 @@
+#pragma once
+
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+
+#include "trainer/config.h"
+
+namespace nanoflex {
+
+/// One line of metrics.jsonl.
+struct StepMetrics {
+  int64_t step = 0;  ///< from 1
+  double loss = 0, learning_rate = 0, grad_norm = 0;
+  int64_t tokens = 0;  ///< seen so far
+  double step_seconds = 0, tokens_per_second = 0, tflops_per_second = 0;
+  int64_t memory_bytes = 0;  ///< peak of live tensor bytes so far
+  std::optional<double> validation_loss = {}, bits_per_byte = {};  ///< on the steps that validate
+};
+
+/// A run's record on disk: runs/<id>/ with config.yaml, metrics.jsonl, summary.json, run.md,
+/// report.html and checkpoint/.
+class RunFolder {
+ public:
+  /// Makes the folder. An empty id becomes YYYYMMDD_HHMMSS, with a suffix if that is taken.
+  /// Throws std::invalid_argument for an id in use or one that is no plain folder name.
+  RunFolder(const std::filesystem::path& runs_dir, const std::string& id);
+
+  const std::string& id() const { return id_; }
+  const std::filesystem::path& path() const { return path_; }
+  std::filesystem::path weights_file() const { return path_ / "checkpoint" / "model.safetensors"; }
+
+  void write_config(const Config& config) const;
+  void append(const StepMetrics& metrics);
+  /// Writes summary.json, and run.md and report.html made from it and the metrics.
+  void write_summary(const nlohmann::json& summary) const;
+
+ private:
+  std::string id_;
+  std::filesystem::path path_;
+  std::ofstream metrics_;
+};
+
+/// Writes a whole file under a temporary name and renames it. Throws std::runtime_error on failure.
+void write_file(const std::filesystem::path& file, const std::string& text);
+
+}  // namespace nanoflex

@@ -1,0 +1,265 @@
+#include "trainer/run_summary.h"
+
+#include <glob.h>
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <cstdint>
+#include <fstream>
+#include <numeric>
+#include <set>
+#include <stdexcept>
+#include <string_view>
+#include <utility>
+
+namespace nanoflex {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+constexpr int64_t kSchema = 1;
+constexpr int kMaxDepth = 64;             // of nested JSON: printing and comparing it recurses
+constexpr uintmax_t kMaxBytes = 1 << 24;  // of a summary.json
+constexpr size_t kMaxShown = 80;          // bytes of one config value
+
+std::string shortened(std::string text) {
+  if (text.size() <= kMaxShown) return text;
+  size_t end = kMaxShown;
+  while (end > 0 && (text[end] & 0xc0) == 0x80) --end;  // never inside a UTF-8 character
+  return text.substr(0, end) + "...";
+}
+
+[[noreturn]] void refuse(const std::string& message) {
+  throw std::invalid_argument("[compare] " + printable(message));
+}
+
+json parse_file(const fs::path& file) {
+  std::error_code error;
+  if (!fs::is_regular_file(file, error)) refuse(file.string() + ": there is no such file");
+  if (fs::file_size(file, error) > kMaxBytes || error)
+    refuse(file.string() + ": larger than any run record");
+  std::ifstream stream(file, std::ios::binary);
+  if (!stream) refuse(file.string() + ": cannot be read");
+  const auto check_depth = [&](int depth, json::parse_event_t, json&) {
+    if (depth > kMaxDepth) refuse(file.string() + ": nested too deeply for a run record");
+    return true;
+  };
+  try {
+    return json::parse(stream, check_depth);
+  } catch (const json::exception& failure) {
+    const std::string reason = failure.what();  // behind the library's own "[json.exception...] "
+    refuse(file.string() + ": not valid JSON: " + reason.substr(reason.find("] ") + 2));
+  }
+}
+
+// One summary.json, its fields addressed by dotted names such as "results.final_loss".
+class Record {
+ public:
+  explicit Record(fs::path file) : file_(std::move(file)), root_(parse_file(file_)) {}
+
+  const json& field(const std::string& name) const {
+    const json* value = &root_;
+    for (size_t begin = 0; begin <= name.size();) {
+      const size_t end = std::min(name.find('.', begin), name.size());
+      const std::string parent = begin == 0 ? "the record" : name.substr(0, begin - 1);
+      if (!value->is_object()) mismatch(parent, "an object", *value);
+      const auto found = value->find(name.substr(begin, end - begin));
+      if (found == value->end()) refuse(file_.string() + ": has no " + name.substr(0, end));
+      value = &*found;
+      begin = end + 1;
+    }
+    return *value;
+  }
+
+  std::string text(const std::string& name) const {
+    const json& value = field(name);
+    if (!value.is_string() || value.get_ref<const std::string&>().empty())
+      mismatch(name, "a name", value);
+    return printable(value.get<std::string>());
+  }
+
+  std::optional<double> number(const std::string& name) const {
+    const json& value = field(name);
+    if (value.is_null()) return std::nullopt;
+    if (!value.is_number()) mismatch(name, "a number or null", value);
+    return value.get<double>();
+  }
+
+  const json& object(const std::string& name) const {
+    const json& value = field(name);
+    if (!value.is_object()) mismatch(name, "an object", value);
+    return value;
+  }
+
+  void check_schema() const {
+    const json& schema = field("schema");
+    if (!schema.is_number_integer() || schema != kSchema)
+      mismatch("schema", std::to_string(kSchema) + " (written by another version?)", schema);
+  }
+
+ private:
+  [[noreturn]] void mismatch(const std::string& name, const std::string& wanted,
+                             const json& value) const {
+    const std::string seen = value.is_string() ? '"' + shown(value) + '"' : shown(value);
+    refuse(file_.string() + ": " + name + " must be " + wanted + ", is " + seen);
+  }
+
+  fs::path file_;
+  json root_;
+};
+
+// --- finding runs -----------------------------------------------------------------------------
+
+bool holds_record(const fs::path& folder) {
+  std::error_code error;
+  return fs::exists(folder / "summary.json", error);
+}
+
+bool is_folder(const fs::path& path) {
+  std::error_code error;
+  return fs::is_directory(path, error);
+}
+
+std::vector<fs::path> folders_matching(const std::string& pattern) {
+  glob_t found{};
+  std::vector<fs::path> folders;
+  if (::glob(pattern.c_str(), 0, nullptr, &found) == 0) {
+    for (size_t i = 0; i < found.gl_pathc; ++i) {
+      const fs::path path = found.gl_pathv[i];
+      if (is_folder(path)) folders.push_back(path);
+      if (path.filename() == "summary.json") folders.push_back(path.parent_path());
+    }
+  }
+  ::globfree(&found);
+  return folders;
+}
+
+std::string without_wildcards(const std::string& path) {
+  std::string pattern;
+  for (const char letter : path) {
+    if (std::string_view("*?[]\\").find(letter) != std::string_view::npos) pattern += '\\';
+    pattern += letter;
+  }
+  return pattern;
+}
+
+size_t edit_distance(const std::string& a, const std::string& b) {
+  std::vector<size_t> row(b.size() + 1);
+  std::iota(row.begin(), row.end(), size_t{0});
+  for (size_t i = 0; i < a.size(); ++i) {
+    size_t diagonal = std::exchange(row[0], i + 1);
+    for (size_t j = 0; j < b.size(); ++j) {
+      const size_t replaced = diagonal + (a[i] == b[j] ? 0 : 1);
+      diagonal = row[j + 1];
+      row[j + 1] = std::min({replaced, diagonal + 1, row[j] + 1});
+    }
+  }
+  return row[b.size()];
+}
+
+[[noreturn]] void refuse_unknown(const std::string& name, const fs::path& runs_dir) {
+  const std::string wanted = shortened(fs::path(name).filename().string());
+  std::optional<std::pair<size_t, std::string>> nearest;
+  std::error_code error;
+  for (fs::directory_iterator entry(runs_dir, error), end; !error && entry != end;
+       entry.increment(error)) {
+    const std::string id = entry->path().filename().string();
+    if (!holds_record(entry->path())) continue;
+    const std::pair candidate{edit_distance(wanted, id), id};
+    if (!nearest || candidate < *nearest) nearest = candidate;
+  }
+  refuse("no run '" + shortened(name) + "': it is no run's folder, and " + runs_dir.string() +
+         (nearest ? " has none of that name; the nearest is '" + nearest->second + "'"
+                  : " holds no runs; ./train makes one, --runs-dir names another place"));
+}
+
+std::vector<fs::path> resolve(const std::string& argument, const fs::path& runs_dir) {
+  const fs::path path = argument;
+  if (path.filename() == "summary.json" && holds_record(path.parent_path()))
+    return {path.parent_path()};
+  if (holds_record(path)) return {path};
+  if (!argument.empty() && is_folder(runs_dir / path)) return {runs_dir / path};
+  if (is_folder(path)) return {path};
+  if (argument.find_first_of("*?[") != std::string::npos) {
+    const auto here = folders_matching(argument);
+    if (std::any_of(here.begin(), here.end(), holds_record)) return here;
+    const auto below = folders_matching(without_wildcards(runs_dir.string()) + "/" + argument);
+    if (!below.empty()) return below;
+    if (!here.empty()) return here;
+    refuse("no run matches '" + shortened(argument) + "', here or below " + runs_dir.string());
+  }
+  refuse_unknown(argument, runs_dir);
+}
+
+}  // namespace
+
+std::string printable(std::string text) {
+  for (size_t i = 0; i < text.size(); ++i) {
+    const auto byte = static_cast<unsigned char>(text[i]);
+    const auto next = static_cast<unsigned char>(i + 1 < text.size() ? text[i + 1] : 0);
+    if (byte < 0x20 || byte == 0x7f) text[i] = '?';
+    if (byte == 0xc2 && next >= 0x80 && next < 0xa0) text.replace(i, 2, 1, '?');  // C1 controls
+  }
+  return text;
+}
+
+std::string shown(const json& value) {
+  if (value.is_string()) return shortened(printable(value.get<std::string>()));
+  if (value.is_number_float() && std::abs(value.get<double>()) >= 1e9) {
+    char digits[32];  // 2e+12, where JSON writes 2000000000000.0
+    const auto end = std::to_chars(digits, digits + sizeof digits, value.get<double>()).ptr;
+    return {digits, end};
+  }
+  return shortened(printable(value.dump(-1, ' ', false, json::error_handler_t::replace)));
+}
+
+std::vector<fs::path> resolve_runs(const std::vector<std::string>& arguments,
+                                   const fs::path& runs_dir) {
+  std::vector<fs::path> folders;
+  std::set<fs::path> seen;
+  for (const auto& argument : arguments) {
+    for (const auto& folder : resolve(argument, runs_dir)) {
+      std::error_code error;
+      const fs::path canonical = fs::canonical(folder, error);
+      if (seen.insert(error ? folder : canonical).second) folders.push_back(folder);
+    }
+  }
+  return folders;
+}
+
+fs::path default_runs_dir() {
+  return is_folder("runs") ? fs::path("runs") : fs::path(NANOFLEX_SOURCE_DIR) / "runs";
+}
+
+RunSummary read_run(const fs::path& folder) {
+  const Record record(folder / "summary.json");
+  record.check_schema();
+  RunSummary run;
+  run.id = record.text("run_id");
+  run.path = folder;
+  run.status = record.text("status");
+  run.backend = record.text("attention.backend");
+  run.flops_per_step = record.number("budget.flops_per_step");
+  run.steps = record.number("budget.steps");
+  run.config = record.object("config");
+  for (const auto& metric : kMetrics)
+    run.*metric.value = record.number(std::string("results.") + metric.name);
+  return run;
+}
+
+std::vector<RunSummary> read_runs(const std::vector<fs::path>& folders, std::ostream& notes) {
+  std::vector<RunSummary> runs;
+  for (const auto& folder : folders) {
+    try {
+      runs.push_back(read_run(folder));
+    } catch (const std::invalid_argument& reason) {
+      notes << "skipped: " << reason.what() << '\n';
+    }
+  }
+  if (runs.empty()) refuse("none of the named runs has a readable record");
+  return runs;
+}
+
+}  // namespace nanoflex

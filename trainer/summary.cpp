@@ -1,0 +1,111 @@
+#include "trainer/summary.h"
+
+#include <sstream>
+
+#include "trainer/machine.h"
+#include "trainer/memory.h"
+#include "trainer/progress.h"
+
+namespace nanoflex {
+namespace {
+
+using nlohmann::ordered_json;
+
+constexpr int kSchema = 1;
+
+template <class Value>
+ordered_json or_null(const std::optional<Value>& value) {
+  return value ? ordered_json(*value) : ordered_json(nullptr);
+}
+
+ordered_json results(const Measurement& m, const Budget& budget, at::Device device) {
+  std::optional<double> tokens_per_second, tflops_per_second;
+  if (m.measured_steps > 0) {
+    const auto tokens = static_cast<double>(m.measured_steps * budget.tokens_per_step);
+    tokens_per_second = tokens / m.measured_seconds;
+    tflops_per_second = *tokens_per_second * static_cast<double>(budget.flops_per_token) / 1e12;
+  }
+  std::optional<double> validation_loss, bits_per_byte;
+  if (m.validation) {
+    validation_loss = m.validation->loss;
+    bits_per_byte = m.validation->bits_per_byte;
+  }
+  ordered_json result = {{"tokens_per_second", or_null(tokens_per_second)},
+                         {"tflops_per_second", or_null(tflops_per_second)},
+                         {"peak_memory_bytes", peak_tensor_bytes(device)},
+                         {"peak_rss_bytes", peak_rss_bytes()},
+                         {"first_loss", or_null(m.first_loss)},
+                         {"final_loss", or_null(m.final_loss)},
+                         {"validation_loss", or_null(validation_loss)},
+                         {"bits_per_byte", or_null(bits_per_byte)}};
+  if (!device.is_cpu()) result["peak_reserved_bytes"] = peak_reserved_bytes(device);
+  return result;
+}
+
+}  // namespace
+
+void Measurement::add(const StepMetrics& metrics, int64_t warmup_steps) {
+  steps = metrics.step;
+  if (!first_loss) first_loss = metrics.loss;
+  final_loss = metrics.loss;
+  if (metrics.step <= warmup_steps) return;
+  ++measured_steps;
+  measured_seconds += metrics.step_seconds;
+}
+
+int64_t parameter_count(const Gpt& model) {
+  int64_t count = 0;
+  for (const Parameter& parameter : model.parameters()) count += parameter.value.numel();
+  return count;
+}
+
+ordered_json begin_summary(const std::string& run_id, const std::vector<std::string>& command,
+                           const Config& config, at::Device device, const Budget& budget) {
+  return {{"schema", kSchema},
+          {"run_id", run_id},
+          {"status", "running"},
+          {"command", command},
+          {"git", describe_git()},
+          {"environment", describe_environment(device)},
+          {"config", to_json(config)},
+          {"budget",
+           {{"flops_per_token", budget.flops_per_token},
+            {"tokens_per_step", budget.tokens_per_step},
+            {"flops_per_step", budget.flops_per_step},
+            {"steps", or_null(budget.steps)},
+            {"warmup_steps", config.warmup_steps},
+            {"measured_steps", 0}}}};
+}
+
+void end_summary(ordered_json& summary, const std::string& status, const Measurement& measurement,
+                 const Budget& budget, at::Device device, const AttentionSetup& attention) {
+  summary["status"] = status;
+  summary["budget"]["steps"] = measurement.steps;
+  summary["budget"]["measured_steps"] = measurement.measured_steps;
+  summary["attention"] = {{"backend", attention.backend},
+                          {"mask", flex::to_text(attention.mask)},
+                          {"score", nullptr},
+                          {"fused", attention.fused},
+                          {"sparsity", or_null(measurement.sparsity)}};
+  summary["results"] = results(measurement, budget, device);
+}
+
+std::vector<std::string> headline(const ordered_json& summary) {
+  const ordered_json& r = summary["results"];
+  std::ostringstream speed, loss;
+  if (r["tokens_per_second"].is_null()) {
+    speed << "no step was timed: all were warm-up steps";
+  } else {
+    speed << short_number(r["tokens_per_second"].get<double>()) << "tokens/s, "
+          << short_number(r["tflops_per_second"].get<double>() * 1e12) << "FLOP/s over "
+          << summary["budget"]["measured_steps"] << " steps";
+  }
+  speed << "; peak " << short_number(r["peak_memory_bytes"].get<double>()) << "B of tensors, "
+        << short_number(r["peak_rss_bytes"].get<double>()) << "B resident";
+  loss << "loss " << r["first_loss"] << " -> " << r["final_loss"];
+  if (!r["validation_loss"].is_null()) loss << ", validation " << r["validation_loss"];
+  if (!r["bits_per_byte"].is_null()) loss << ", " << r["bits_per_byte"] << " bits/byte";
+  return {speed.str(), loss.str()};
+}
+
+}  // namespace nanoflex

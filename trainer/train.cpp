@@ -1,0 +1,269 @@
+#include "trainer/train.h"
+
+#include <chrono>
+#include <cmath>
+#include <sstream>
+#include <stdexcept>
+
+#include "data/dataset.h"
+#include "data/loader.h"
+#include "model/weights.h"
+#include "trainer/attention_setup.h"
+#include "trainer/budget.h"
+#include "trainer/evaluate.h"
+#include "trainer/interrupt.h"
+#include "trainer/machine.h"
+#include "trainer/memory.h"
+#include "trainer/optimizers.h"
+#include "trainer/progress.h"
+#include "trainer/run_folder.h"
+#include "trainer/summary.h"
+
+namespace nanoflex {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point begin) {
+  return std::chrono::duration<double>(Clock::now() - begin).count();
+}
+
+// Config with every "auto" and inherited value filled in, so that its YAML repeats the run.
+Config resolve(Config config, at::Device device, at::ScalarType dtype,
+               const AttentionSetup& attention, int threads) {
+  config.device = device.str();
+  config.dtype = dtype_name(dtype);
+  config.threads = threads;
+  config.attention = attention.backend;
+  config.mask = flex::to_text(attention.mask);
+  config.device_batch_size = config.device_batch_size.value_or(config.batch_size);
+  for (auto* rate : {&config.matrix_lr, &config.embedding_lr, &config.unembedding_lr}) {
+    *rate = rate->value_or(config.learning_rate);
+  }
+  for (auto* path : {&config.init_from, &config.val_data, &config.tokenizer, &config.data}) {
+    const bool is_path = !path->empty() && *path != "shakespeare";
+    if (is_path) *path = std::filesystem::absolute(*path).lexically_normal().string();
+  }
+  return config;
+}
+
+data::Dataset open_data(const Config& config, Progress& progress) {
+  const int64_t largest = std::min<int64_t>(8192, config.vocab_size);
+  return data::open_dataset({.data = config.data,
+                             .val_data = config.val_data,
+                             .tokenizer = config.tokenizer,
+                             .tokenizer_vocab_size = config.tokenizer_vocab_size.value_or(largest),
+                             .vocab_size = config.vocab_size,
+                             .bos_id = config.bos_id,
+                             .text_dir = (source_dir() / ".deps" / "text").string(),
+                             .cache_dir = (source_dir() / ".cache" / "tokens").string(),
+                             .log = [&](const std::string& line) { progress.say(line); }});
+}
+
+Gpt make_model(const Config& config, at::Device device, at::ScalarType dtype) {
+  const GptOptions options{config.n_layer, config.n_head,       config.n_kv_head,
+                           config.n_embd,  config.sequence_len, config.vocab_size};
+  Gpt model(options, static_cast<uint64_t>(config.seed), device, dtype);
+  if (!config.init_from.empty()) load_weights(model, config.init_from);
+  return model;
+}
+
+// Forward and backward over the batch in micro-batches; gradients add up to the whole batch's mean.
+double accumulate_gradients(const Gpt& model, const AttentionSetup& attention,
+                            const data::Batch& batch, int64_t rows, at::Device device) {
+  const at::Tensor starts = batch.document_starts.to(device), tokens = batch.tokens.to(device);
+  const at::Tensor targets = batch.targets.to(device);
+  const int64_t count = std::max<int64_t>(1, (batch.targets != -1).sum().item<int64_t>());
+  at::Tensor total = at::zeros({}, at::TensorOptions().device(device));
+  for (int64_t row = 0; row < tokens.size(0); row += rows) {
+    const at::Tensor loss = model.loss(tokens.narrow(0, row, rows), targets.narrow(0, row, rows),
+                                       attention.bind(starts.narrow(0, row, rows)), count);
+    loss.backward();
+    total += loss.detach();
+  }
+  return total.item<double>();
+}
+
+// One run, from its first step to its record.
+class Run {
+ public:
+  Run(Config config, const std::vector<std::string>& command)
+      : config_(std::move(config)),
+        progress_(config_.log_interval),
+        device_(choose_device(config_.device)),
+        dtype_(choose_dtype(config_.dtype, device_)),
+        threads_(set_threads(config_.threads)),
+        attention_(choose_attention(config_, device_, dtype_)),
+        model_(make_model(config_, device_, dtype_)),
+        budget_(make_budget(model_, config_)),
+        dataset_(open_data(config_, progress_)),
+        loader_(dataset_.train, {.batch_size = config_.batch_size,
+                                 .sequence_len = config_.sequence_len,
+                                 .bos_id = dataset_.bos_id,
+                                 .packing = config_.packing}),
+        optimizers_(model_,
+                    {.matrix = config_.matrix_lr.value_or(config_.learning_rate),
+                     .embedding = config_.embedding_lr.value_or(config_.learning_rate),
+                     .unembedding = config_.unembedding_lr.value_or(config_.learning_rate)}),
+        folder_(config_.runs_dir, config_.run_id),
+        resolved_(resolve(config_, device_, dtype_, attention_, threads_)),
+        summary_(begin_summary(folder_.id(), command, resolved_, device_, budget_)) {
+    if (config_.attention == "auto") {
+      progress_.say("attention: auto chose " + attention_.backend);
+    }
+    folder_.write_config(resolved_);
+    folder_.write_summary(summary_);
+    announce();
+  }
+
+  TrainResult execute() {
+    const InterruptGuard interrupt;
+    const Clock::time_point begin = Clock::now();
+    std::string status = "finished";
+    for (int64_t step = 1; !budget_.steps || step <= *budget_.steps; ++step) {
+      const bool last = take_step(step, begin);
+      if (interrupt.requested()) {
+        status = "interrupted";
+        break;
+      }
+      if (last) break;
+    }
+    progress_.finish();
+    finish(status);
+    return {status, folder_.path()};
+  }
+
+ private:
+  void announce() {
+    std::ostringstream line;
+    line << "run " << folder_.id() << ": " << short_number(parameter_count(model_))
+         << "parameters, " << budget_.flops_per_token << " FLOPs/token, ";
+    if (budget_.steps) line << *budget_.steps << " steps of ";
+    line << budget_.tokens_per_step << " tokens, " << attention_.backend << " attention ("
+         << flex::to_text(attention_.mask) << "), " << dtype_name(dtype_) << " on " << device_.str()
+         << " with " << threads_ << " threads";
+    progress_.say(line.str());
+  }
+
+  // Returns whether time is up.
+  bool take_step(int64_t step, Clock::time_point begin) {
+    synchronize(device_);
+    const Clock::time_point step_begin = Clock::now();
+    const data::Batch batch = loader_.next();
+    if (step == 1) measure_.sparsity = mask_sparsity(attention_, batch.document_starts);
+    optimizers_.zero_gradients();
+    const double loss =
+        accumulate_gradients(model_, attention_, batch, *resolved_.device_batch_size, device_);
+    const double grad_norm = optimizers_.clip_gradients(config_.grad_clip).item<double>();
+    if (!std::isfinite(loss) || !std::isfinite(grad_norm)) stop_not_finite(step, loss, grad_norm);
+    const double multiplier = learning_rate_multiplier(config_, step, budget_.steps);
+    optimizers_.step(multiplier);
+    synchronize(device_);
+
+    StepMetrics metrics{.step = step, .loss = loss, .grad_norm = grad_norm};
+    metrics.learning_rate = config_.learning_rate * multiplier;
+    metrics.tokens = step * budget_.tokens_per_step;
+    metrics.step_seconds = seconds_since(step_begin);
+    metrics.tokens_per_second = static_cast<double>(budget_.tokens_per_step) / metrics.step_seconds;
+    metrics.tflops_per_second = metrics.tokens_per_second * budget_.flops_per_token / 1e12;
+    metrics.memory_bytes = peak_tensor_bytes(device_);
+    const bool time_up = budget_.seconds && seconds_since(begin) >= *budget_.seconds;
+    const bool last = time_up || step == budget_.steps;
+    record(metrics, last, seconds_since(begin));
+    return last;
+  }
+
+  void record(StepMetrics metrics, bool last, double elapsed) {
+    measure_.add(metrics, config_.warmup_steps);
+    if (last || (config_.val_interval > 0 && metrics.step % config_.val_interval == 0)) {
+      validate(metrics);
+    }
+    folder_.append(metrics);
+    if (config_.checkpoint_interval > 0 && metrics.step % config_.checkpoint_interval == 0) {
+      save(metrics.step);
+    }
+    ProgressState state{.steps = budget_.steps};
+    if (budget_.steps) state.share = static_cast<double>(metrics.step) / *budget_.steps;
+    if (budget_.seconds) {
+      state.share = std::max(state.share.value_or(0), elapsed / *budget_.seconds);
+    }
+    if (state.share > 0) state.seconds_left = elapsed / *state.share * (1 - *state.share);
+    progress_.step(metrics, state);
+  }
+
+  void validate(StepMetrics& metrics) {
+    const auto validation =
+        evaluate(model_, attention_, dataset_.validation, dataset_.tokenizer.get(),
+                 {.batch_size = *resolved_.device_batch_size,
+                  .tokens = config_.val_tokens,
+                  .device = device_,
+                  .bos_id = dataset_.bos_id});
+    if (!validation) return;
+    metrics.validation_loss = validation->loss;
+    metrics.bits_per_byte = validation->bits_per_byte;
+    measure_.validation = validation;
+  }
+
+  void save(int64_t step) {
+    save_weights(model_, folder_.weights_file());
+    if (dataset_.tokenizer) {
+      std::filesystem::copy_file(dataset_.tokenizer->path(),
+                                 folder_.path() / "checkpoint" / "tokenizer.model",
+                                 std::filesystem::copy_options::overwrite_existing);
+    }
+    saved_step_ = step;
+  }
+
+  [[noreturn]] void stop_not_finite(int64_t step, double loss, double grad_norm) {
+    progress_.finish();
+    end_summary(summary_, "failed", measure_, budget_, device_, attention_);
+    folder_.write_summary(summary_);
+    std::ostringstream text;
+    text << "[train] step " << step << ": loss " << loss << ", gradient norm " << grad_norm
+         << "; last good checkpoint: ";
+    if (saved_step_ > 0) {
+      text << folder_.weights_file().string() << " of step " << saved_step_;
+    } else {
+      text << "none (--checkpoint-interval makes them)";
+    }
+    text << "; try a lower --learning-rate, --grad-clip 1 or --lr-warmup-steps 10";
+    throw std::runtime_error(text.str());
+  }
+
+  void finish(const std::string& status) {
+    save(measure_.steps);
+    end_summary(summary_, status, measure_, budget_, device_, attention_);
+    folder_.write_summary(summary_);
+    for (const std::string& line : headline(summary_)) progress_.say(line);
+    progress_.say("record: " + folder_.path().string());
+  }
+
+  Config config_;
+  Progress progress_;
+  at::Device device_;
+  at::ScalarType dtype_;
+  int threads_;
+  AttentionSetup attention_;
+  Gpt model_;
+  Budget budget_;
+  data::Dataset dataset_;
+  data::Loader loader_;
+  Optimizers optimizers_;
+  RunFolder folder_;
+  Config resolved_;
+  nlohmann::ordered_json summary_;
+  Measurement measure_;
+  int64_t saved_step_ = 0;
+};
+
+}  // namespace
+
+std::filesystem::path source_dir() { return NANOFLEX_SOURCE_DIR; }
+
+TrainResult train(const Config& config, const std::vector<std::string>& command) {
+  check(config);
+  track_cpu_memory();
+  return Run(config, command).execute();
+}
+
+}  // namespace nanoflex
