@@ -38,7 +38,8 @@ Dataset open_shards(const DatasetOptions& options) {
   dataset.train = Tokens::open(options.data, options.vocab_size);
   dataset.bos_id = options.bos_id.value_or(dataset.train->at(0));
   require_bos_in_vocabulary(dataset.bos_id, options.vocab_size);
-  if (!options.tokenizer.empty()) dataset.tokenizer = Tokenizer::load(options.tokenizer);
+  if (!options.tokenizer.empty())
+    dataset.tokenizer = Tokenizer::load(options.tokenizer, options.vocab_size);
   if (options.val_data.empty()) {
     hold_out_tail(dataset, options.data);
   } else {
@@ -51,24 +52,15 @@ Dataset open_shards(const DatasetOptions& options) {
 
 Dataset open_dataset(const DatasetOptions& options) {
   if (options.bos_id) require_bos_in_vocabulary(*options.bos_id, options.vocab_size);
-  Dataset dataset;
-  if (names_shards(options.data)) {
-    dataset = open_shards(options);
-  } else if (!options.val_data.empty()) {
+  if (names_shards(options.data)) return open_shards(options);
+  if (!options.val_data.empty()) {
     throw std::invalid_argument(
-        "[data] val_data is for .bin shards, and data is text, which holds out 5 % "
-        "of its documents; remove val_data, is " +
+        "[data] val_data is for .bin shards, and data is text, which holds out 5 % of its "
+        "documents; "
+        "remove val_data, is " +
         options.val_data);
-  } else {
-    dataset = open_text(options);
   }
-  const int64_t tokenizer_size = dataset.tokenizer ? dataset.tokenizer->vocab_size() : 0;
-  if (tokenizer_size > options.vocab_size) {
-    throw std::invalid_argument("[data] the tokenizer " + dataset.tokenizer->path() + " has " +
-                                std::to_string(tokenizer_size) + " tokens, more than vocab_size " +
-                                std::to_string(options.vocab_size) + "; raise vocab_size");
-  }
-  return dataset;
+  return open_text(options);
 }
 
 }  // namespace nanoflex::data

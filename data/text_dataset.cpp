@@ -115,13 +115,14 @@ void prepare(const fs::path& folder, const DatasetOptions& options, int64_t trai
     write_atomically(model_path,
                      train_tokenizer({documents.begin(), documents.end()}, trained_vocab_size));
   }
-  write_shards(folder, options, *Tokenizer::load(model_path), split);
+  write_shards(folder, options, *Tokenizer::load(model_path, options.vocab_size), split);
 }
 
 Dataset open_prepared(const fs::path& folder, const DatasetOptions& options) {
   Dataset dataset;
   dataset.tokenizer = Tokenizer::load(
-      options.tokenizer.empty() ? (folder / "tokenizer.model").string() : options.tokenizer);
+      options.tokenizer.empty() ? (folder / "tokenizer.model").string() : options.tokenizer,
+      options.vocab_size);
   dataset.bos_id = choose_bos(options, *dataset.tokenizer);
   const int64_t vocab_size = std::max(dataset.tokenizer->vocab_size(), dataset.bos_id + 1);
   dataset.train = Tokens::open(folder / "train.bin", vocab_size);

@@ -48,7 +48,7 @@ Tokenizer::Tokenizer(std::string path,
 
 Tokenizer::~Tokenizer() = default;
 
-std::shared_ptr<const Tokenizer> Tokenizer::load(const std::string& path) {
+std::shared_ptr<const Tokenizer> Tokenizer::load(const std::string& path, int64_t vocab_size) {
   const std::string bytes = read_bytes(path);
   auto processor = std::make_unique<sentencepiece::SentencePieceProcessor>();
   const auto status = processor->LoadFromSerializedProto(bytes);
@@ -57,6 +57,11 @@ std::shared_ptr<const Tokenizer> Tokenizer::load(const std::string& path) {
         "[data] " + path +
         " is not a SentencePiece model, or is truncated; give a .model file "
         "with --tokenizer, or none to train one on the text");
+  }
+  if (processor->GetPieceSize() > vocab_size) {
+    throw std::invalid_argument(
+        "[data] the tokenizer " + path + " has " + std::to_string(processor->GetPieceSize()) +
+        " tokens, more than vocab_size " + std::to_string(vocab_size) + "; raise vocab_size");
   }
   return std::shared_ptr<const Tokenizer>(new Tokenizer(path, std::move(processor)));
 }

@@ -4,6 +4,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <string>
@@ -19,9 +20,10 @@ namespace nanoflex::data {
 // A trained SentencePiece model. Const and safe to use from many threads.
 class Tokenizer {
  public:
-  // Reads a .model file. Throws std::invalid_argument when it is missing or not a SentencePiece
-  // model.
-  static std::shared_ptr<const Tokenizer> load(const std::string& path);
+  // Reads a .model file. Throws std::invalid_argument when it is missing, not a SentencePiece
+  // model, or has more tokens than the model's vocab_size.
+  static std::shared_ptr<const Tokenizer> load(
+      const std::string& path, int64_t vocab_size = std::numeric_limits<int64_t>::max());
   ~Tokenizer();
 
   // The tokens of UTF-8 text, without BOS. With a model from train_tokenizer, decode(encode(text))

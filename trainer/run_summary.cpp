@@ -7,11 +7,12 @@
 #include <cmath>
 #include <cstdint>
 #include <fstream>
-#include <numeric>
 #include <set>
 #include <stdexcept>
 #include <string_view>
 #include <utility>
+
+#include "attention/nearest.h"
 
 namespace nanoflex {
 namespace {
@@ -145,34 +146,20 @@ std::string without_wildcards(const std::string& path) {
   return pattern;
 }
 
-size_t edit_distance(const std::string& a, const std::string& b) {
-  std::vector<size_t> row(b.size() + 1);
-  std::iota(row.begin(), row.end(), size_t{0});
-  for (size_t i = 0; i < a.size(); ++i) {
-    size_t diagonal = std::exchange(row[0], i + 1);
-    for (size_t j = 0; j < b.size(); ++j) {
-      const size_t replaced = diagonal + (a[i] == b[j] ? 0 : 1);
-      diagonal = row[j + 1];
-      row[j + 1] = std::min({replaced, diagonal + 1, row[j] + 1});
-    }
-  }
-  return row[b.size()];
-}
-
 [[noreturn]] void refuse_unknown(const std::string& name, const fs::path& runs_dir) {
-  const std::string wanted = shortened(fs::path(name).filename().string());
-  std::optional<std::pair<size_t, std::string>> nearest;
+  std::vector<std::string> ids;
   std::error_code error;
   for (fs::directory_iterator entry(runs_dir, error), end; !error && entry != end;
        entry.increment(error)) {
-    const std::string id = entry->path().filename().string();
-    if (!holds_record(entry->path())) continue;
-    const std::pair candidate{edit_distance(wanted, id), id};
-    if (!nearest || candidate < *nearest) nearest = candidate;
+    if (holds_record(entry->path())) ids.push_back(entry->path().filename().string());
   }
+  std::sort(ids.begin(), ids.end());
+  const std::string close = nearest(shortened(fs::path(name).filename().string()), ids);
+  std::string hint = " holds no runs; ./train makes one, --runs-dir names another place";
+  if (!ids.empty()) hint = " has none of that name, the last is '" + ids.back() + "'";
+  if (!close.empty()) hint = " has none of that name; the nearest is '" + close + "'";
   refuse("no run '" + shortened(name) + "': it is no run's folder, and " + runs_dir.string() +
-         (nearest ? " has none of that name; the nearest is '" + nearest->second + "'"
-                  : " holds no runs; ./train makes one, --runs-dir names another place"));
+         hint);
 }
 
 std::vector<fs::path> resolve(const std::string& argument, const fs::path& runs_dir) {

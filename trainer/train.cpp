@@ -84,6 +84,13 @@ double accumulate_gradients(const Gpt& model, const AttentionSetup& attention,
   return total.item<double>();
 }
 
+bool finite_weights(const Gpt& model) {
+  const at::NoGradGuard no_grad;
+  at::Tensor total = at::zeros({}, model.parameters().front().value.options());
+  for (const Parameter& parameter : model.parameters()) total += parameter.value.sum();
+  return std::isfinite(total.item<double>());
+}
+
 // One run, from its first step to its record.
 class Run {
  public:
@@ -156,6 +163,9 @@ class Run {
         accumulate_gradients(model_, attention_, batch, *resolved_.device_batch_size, device_);
     const double grad_norm = optimizers_.clip_gradients(config_.grad_clip).item<double>();
     if (!std::isfinite(loss) || !std::isfinite(grad_norm)) stop_not_finite(step, loss, grad_norm);
+    // Written once the weights have given a finite loss, so that the last checkpoint is a good one.
+    const int64_t interval = config_.checkpoint_interval;
+    if (interval > 0 && step > 1 && (step - 1) % interval == 0) save(step - 1);
     const double multiplier = learning_rate_multiplier(config_, step, budget_.steps);
     optimizers_.step(multiplier);
     synchronize(device_);
@@ -179,9 +189,6 @@ class Run {
       validate(metrics);
     }
     folder_.append(metrics);
-    if (config_.checkpoint_interval > 0 && metrics.step % config_.checkpoint_interval == 0) {
-      save(metrics.step);
-    }
     ProgressState state{.steps = budget_.steps};
     if (budget_.steps) state.share = static_cast<double>(metrics.step) / *budget_.steps;
     if (budget_.seconds) {
@@ -231,6 +238,9 @@ class Run {
   }
 
   void finish(const std::string& status) {
+    if (!finite_weights(model_)) {
+      stop_not_finite(measure_.steps, *measure_.final_loss, std::nan(""));
+    }
     save(measure_.steps);
     end_summary(summary_, status, measure_, budget_, device_, attention_);
     folder_.write_summary(summary_);

@@ -1,3 +1,4 @@
+#include <sentencepiece_trainer.h>
 #include <sys/wait.h>
 
 #include <algorithm>
@@ -232,6 +233,27 @@ TEST(Dataset, AGivenTokenizerIsUsedForTextAndLoadedForShards) {
   const Dataset shards = open_dataset(options);
   EXPECT_EQ(shards.tokenizer->vocab_size(), 350);
   EXPECT_EQ(shards.bos_id, 5);
+}
+
+TEST(Dataset, AModelWithoutBosNeedsTheIdToBeNamed) {
+  const Scratch scratch;
+  const std::vector<std::string> lines{"the bird of loudest lay", "on the sole Arabian tree"};
+  std::string model;
+  ASSERT_TRUE(sentencepiece::SentencePieceTrainer::Train({{"model_type", "bpe"},
+                                                          {"vocab_size", "40"},
+                                                          {"bos_id", "-1"},
+                                                          {"minloglevel", "3"},
+                                                          {"hard_vocab_limit", "false"}},
+                                                         lines, &model)
+                  .ok());
+  auto options = options_for(scratch, scratch.write("a.jsonl", many_documents()));
+  options.tokenizer = scratch.write("no_bos.model", model);
+  expect_refusal("defines no BOS token; name the id that begins a document with --bos-id",
+                 [&] { open_dataset(options); });
+  options.bos_id = 50256;
+  const Dataset dataset = open_dataset(options);
+  EXPECT_EQ(dataset.bos_id, 50256);
+  EXPECT_EQ(dataset.train->at(0), 50256);
 }
 
 TEST(Dataset, WhatCannotBeUsedIsRefused) {

@@ -23,7 +23,7 @@ const std::vector<std::string>& difficult_texts() {
       std::string("a NUL \0 inside", 14),
       "carriage\rreturn \u2028 \u00A0 \uFEFF",
       "the marks \u2581 \u2581\u2581 \u2585 and <s> <unk> <0x0A>",
-      std::string(20000, 'x') + "\n" + verses(2, 50),
+      std::string(20000, 'x').append("\n").append(verses(2, 50)),
   };
   return texts;
 }

@@ -26,8 +26,8 @@ struct Gradients {
 template <class Loss>
 Gradients differentiate(Loss loss, const Inputs& inputs, at::ScalarType x_type,
                         at::ScalarType weight_type) {
-  const at::Tensor x = inputs.x.to(x_type).requires_grad_();
-  const at::Tensor weight = inputs.weight.to(weight_type).requires_grad_();
+  const at::Tensor x = inputs.x.detach().clone().to(x_type).requires_grad_();
+  const at::Tensor weight = inputs.weight.detach().clone().to(weight_type).requires_grad_();
   const int64_t count = (inputs.targets != -1).sum().item<int64_t>();
   const at::Tensor value = loss(x, weight, inputs.targets, count);
   (value * 3).backward();  // an upstream gradient other than 1

@@ -43,10 +43,10 @@ Config parsed(const std::vector<std::string>& arguments) {
 TEST(Config, TheDefaultIsTheBaseline) { EXPECT_EQ(to_json(parsed({})), to_json(Config{})); }
 
 TEST(Config, TheCommandLineOverridesTheFileAndTheFileTheDefaults) {
-  const fs::path file = yaml_file("model:\n  n_layer: 3\n  n_head: 2\n");
+  const fs::path file = yaml_file("model:\n  n_layer: 3\n  n_head: 8\n");
   const Config config = parsed({"--config", file.string(), "--n-layer", "2"});
   EXPECT_EQ(config.n_layer, 2);
-  EXPECT_EQ(config.n_head, 2);
+  EXPECT_EQ(config.n_head, 8);
   EXPECT_EQ(config.n_embd, 128);
 }
 
