@@ -11,22 +11,24 @@ build:
 	@scripts/build
 
 test: build
-	@ctest --test-dir build --output-on-failure --parallel 2
+	@ctest --test-dir build --no-tests=error --output-on-failure --parallel 2
 
 # AddressSanitizer and UndefinedBehaviorSanitizer over the tests. Leaks are not looked for: LibTorch
 # keeps its registries and thread pools until the process ends, which LeakSanitizer counts as leaks.
 sanitize:
-	@scripts/build --in build-sanitize -DNANOFLEX_SANITIZE=ON
+	@scripts/build --in build-sanitize -DNANOFLEX_SANITIZE=ON -DNANOFLEX_WERROR=ON
 	@ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
-	  ctest --test-dir build-sanitize --output-on-failure --parallel 2
+	  ctest --test-dir build-sanitize --no-tests=error --output-on-failure --parallel 2
 
 format:
 	@scripts/setup clang-format
+	@test -n "$(sources)" || { echo "git lists no sources here"; exit 1; }
 	@clang-format -i $(sources)
 
 # clang-format over everything, clang-tidy over what changed since origin/main.
 lint:
 	@scripts/setup clang-format clang-tidy
+	@test -n "$(sources)" || { echo "git lists no sources here"; exit 1; }
 	@clang-format --dry-run -Werror $(sources)
 	@scripts/lint
 

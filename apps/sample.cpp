@@ -59,6 +59,14 @@ GenerateOptions generate_options(const cxxopts::ParseResult& flags) {
   return options;
 }
 
+// How much of the text later tokens cannot change: a character's first bytes decode to U+FFFD.
+size_t settled(const std::string& text) {
+  const std::string replacement = "\xEF\xBF\xBD";
+  size_t end = text.size();
+  while (end >= 3 && text.compare(end - 3, 3, replacement) == 0) end -= 3;
+  return end;
+}
+
 int sample(const cxxopts::ParseResult& flags) {
   const fs::path folder =
       find_run(flags["run"].as<std::string>(), flags["runs-dir"].as<std::string>());
@@ -71,7 +79,7 @@ int sample(const cxxopts::ParseResult& flags) {
     throw std::invalid_argument("[sample] " + tokenizer_file.string() +
                                 " is missing: the run was trained on shards without --tokenizer");
   }
-  const auto tokenizer = data::Tokenizer::load(tokenizer_file);
+  const auto tokenizer = data::Tokenizer::load(tokenizer_file, config.vocab_size);
   const at::Device device = choose_device(flags["device"].as<std::string>());
   const at::ScalarType dtype = choose_dtype("auto", device);
   Gpt model({config.n_layer, config.n_head, config.n_kv_head, config.n_embd, config.sequence_len,
@@ -83,19 +91,22 @@ int sample(const cxxopts::ParseResult& flags) {
   const AttentionSetup attention = choose_attention(config, device, dtype);
 
   const std::string prompt = flags["prompt"].as<std::string>();
-  std::vector<int64_t> tokens = {tokenizer->bos_id().value_or(config.bos_id.value_or(0))};
+  std::vector<int64_t> tokens = {config.bos_id ? *config.bos_id : tokenizer->bos_id().value_or(0)};
   for (const int32_t token : tokenizer->encode(prompt)) tokens.push_back(token);
   std::vector<int32_t> written(tokens.begin() + 1, tokens.end());
   std::cout << prompt << std::flush;
-  size_t shown = tokenizer->decode(written).size();
+  size_t shown = settled(tokenizer->decode(written));
   options.allowed_vocab = tokenizer->vocab_size();
   generate(model, attention, tokens, options, [&](int64_t token) {
     written.push_back(static_cast<int32_t>(token));
     const std::string text = tokenizer->decode(written);
-    std::cout << text.substr(std::min(shown, text.size())) << std::flush;
-    shown = text.size();
+    const size_t end = settled(text);
+    if (end <= shown) return;
+    std::cout << text.substr(shown, end - shown) << std::flush;
+    shown = end;
   });
-  std::cout << std::endl;
+  const std::string all = tokenizer->decode(written);
+  std::cout << all.substr(std::min(shown, all.size())) << std::endl;
   return 0;
 }
 
@@ -109,6 +120,10 @@ int main(int argc, char** argv) {
       if (flags.count("help")) {
         std::cout << options.help();
         return 0;
+      }
+      if (!flags.unmatched().empty()) {
+        throw std::invalid_argument("[sample] unexpected argument '" + flags.unmatched().front() +
+                                    "'; put the prompt in quotes");
       }
       if (!flags.count("run")) throw std::invalid_argument("[sample] name a run: ./sample RUN");
       return sample(flags);

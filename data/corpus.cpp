@@ -99,6 +99,10 @@ std::vector<fs::path> corpus_files(const std::string& path) {
 }
 
 std::string read_bytes(const fs::path& file) {
+  if (fs::is_directory(file)) {
+    throw std::invalid_argument("[data] " + file.string() +
+                                " is a folder, not a file; name a file");
+  }
   std::ifstream stream(file, std::ios::binary | std::ios::ate);
   const auto size = stream ? static_cast<std::streamoff>(stream.tellg()) : -1;
   std::string bytes(static_cast<size_t>(std::max<std::streamoff>(size, 0)), '\0');

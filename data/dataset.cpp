@@ -18,17 +18,15 @@ void require_bos_in_vocabulary(int64_t bos_id, int64_t vocab_size) {
                               std::to_string(vocab_size));
 }
 
-// The held-out part starts with a document where one begins there.
 void hold_out_tail(Dataset& dataset, const std::string& path) {
   const auto all = dataset.train;
   const int64_t size = all->size();
-  int64_t cut = size - size / kHeldOutShare;
+  const int64_t cut = size - size / kHeldOutShare;
   if (cut == size) {
     throw std::invalid_argument("[data] " + path + " holds " + std::to_string(size) +
                                 " tokens, too few to hold out 5 % of them; name validation shards "
                                 "with --val-data");
   }
-  if (const int64_t document = all->find(dataset.bos_id, cut); document < size) cut = document;
   dataset.train = all->slice(0, cut);
   dataset.validation = all->slice(cut, size);
 }

@@ -34,9 +34,8 @@ struct Dataset {
 
 // Text is tokenized once and found again in cache_dir by its content. Every document starts with
 // BOS. Held out for validation: 5 % of the documents, chosen by their content's hash, or, where
-// that leaves one side empty, the last 5 % of the tokens; of shards without val_data the documents
-// that begin in the last 5 % of the tokens. Throws std::invalid_argument for data that cannot be
-// used, saying why.
+// that leaves one side empty, the last 5 % of the tokens; of shards without val_data the last 5 %
+// of the tokens. Throws std::invalid_argument for data that cannot be used, saying why.
 Dataset open_dataset(const DatasetOptions& options);
 
 }  // namespace nanoflex::data

@@ -164,7 +164,9 @@ Dataset open_text(const DatasetOptions& options) {
     return open_prepared(folder, options);
   } catch (const std::invalid_argument& damage) {
     // The user's own file is at fault rather than the cache when it cannot be loaded again.
-    if (!options.tokenizer.empty()) choose_bos(options, *Tokenizer::load(options.tokenizer));
+    if (!options.tokenizer.empty()) {
+      choose_bos(options, *Tokenizer::load(options.tokenizer, options.vocab_size));
+    }
     if (options.log) options.log(std::string(damage.what()) + "; preparing the data again");
     fs::remove_all(folder);
     make_once(folder, options.log, make);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <sstream>
 #include <stdexcept>
 
 namespace nanoflex {
@@ -19,18 +20,27 @@ Budget make_budget(const Gpt& model, const Config& config) {
   Budget budget;
   budget.flops_per_token = flops_per_token(model);
   budget.tokens_per_step = config.batch_size * config.sequence_len;
+  const double per_step =
+      static_cast<double>(budget.flops_per_token) * static_cast<double>(budget.tokens_per_step);
+  constexpr double kLargestStep = 9e18;
+  if (per_step > kLargestStep) {
+    std::ostringstream text;
+    text << "[budget] a step must cost less than " << kLargestStep << " FLOPs, costs " << per_step
+         << "; lower batch_size or the model";
+    throw std::invalid_argument(text.str());
+  }
   budget.flops_per_step = budget.flops_per_token * budget.tokens_per_step;
   budget.steps = config.max_steps;
   budget.seconds = config.max_seconds;
   if (config.target_flops) {
-    const auto per_step = static_cast<double>(budget.flops_per_step);
     if (*config.target_flops < per_step) {
       throw std::invalid_argument("[budget] target_flops must pay for one step of " +
                                   std::to_string(budget.flops_per_step) + " FLOPs, is " +
                                   std::to_string(static_cast<int64_t>(*config.target_flops)) +
                                   "; raise it, or lower batch_size or the model");
     }
-    const auto paid = static_cast<int64_t>(std::ceil(*config.target_flops / per_step));
+    const auto paid =
+        static_cast<int64_t>(std::min(std::ceil(*config.target_flops / per_step), 1e15));
     budget.steps = std::min(paid, budget.steps.value_or(paid));
   }
   return budget;

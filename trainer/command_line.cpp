@@ -1,8 +1,13 @@
 #include "trainer/command_line.h"
 
+// A comma may stand in a value of --set; this is cxxopts' own switch for it.
+#define CXXOPTS_VECTOR_DELIMITER '\n'
+#include <c10/util/Exception.h>
+
 #include <algorithm>
 #include <cxxopts.hpp>
 #include <iostream>
+#include <new>
 #include <stdexcept>
 
 #include "attention/nearest.h"
@@ -107,6 +112,16 @@ int run_program(const std::function<int()>& body) try {
 } catch (const std::invalid_argument& problem) {
   std::cerr << "error: " << problem.what() << std::endl;
   return 2;
+} catch (const std::bad_alloc&) {
+  std::cerr << "error: out of memory; lower --device-batch-size or the model" << std::endl;
+  return 2;
+} catch (const c10::Error& problem) {
+  // LibTorch's messages go on with a stack; its first line says what was wrong.
+  const std::string text = problem.what_without_backtrace();
+  const bool memory = text.find("memory") != std::string::npos;
+  std::cerr << "error: [torch] " << text.substr(0, text.find('\n'))
+            << (memory ? "; lower --device-batch-size or the model" : "") << std::endl;
+  return memory ? 2 : 1;
 } catch (const std::exception& problem) {
   std::cerr << "error: " << problem.what() << std::endl;
   return 1;

@@ -56,6 +56,13 @@ std::string parse_text(const Key& key, const std::string& text, const std::strin
     for (const std::string& choice : choices) list += (list.empty() ? "" : ", ") + choice;
     reject(where, key.name + " must be one of " + list + ", is '" + text + "'");
   }
+  if (key.name == "mask" && text != "auto") {
+    try {
+      flex::parse_mask(text);
+    } catch (const std::invalid_argument& problem) {
+      reject(where, problem.what());
+    }
+  }
   return text;
 }
 
@@ -99,11 +106,14 @@ void check(const Config& config) {
     throw std::invalid_argument("[model] n_embd / n_head must be at most 256, is " +
                                 std::to_string(model().head_dim()) + "; raise n_head");
   }
-  if (config.mask != "auto") flex::parse_mask(config.mask);
   if (config.device_batch_size && config.batch_size % *config.device_batch_size != 0) {
     throw std::invalid_argument("[config] device_batch_size must divide batch_size " +
                                 std::to_string(config.batch_size) + ", is " +
                                 std::to_string(*config.device_batch_size));
+  }
+  if (!config.target_flops && !config.max_steps && !config.max_seconds) {
+    throw std::invalid_argument(
+        "[config] nothing ends the run: give target_flops, max_steps or max_seconds");
   }
   if (config.lr_warmdown_steps > 0 && !config.target_flops && !config.max_steps) {
     throw std::invalid_argument(

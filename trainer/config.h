@@ -72,8 +72,9 @@ std::string key_text(const Config& config, const Key& key);
 nlohmann::json key_json(const Config& config, const Key& key);
 
 /// Layers are applied in order: defaults < file < command line. A layer that names any of
-/// target_flops, max_steps and max_seconds replaces those of the layers below it.
-/// Throws std::invalid_argument naming file, line, key and the nearest valid name.
+/// target_flops, max_steps and max_seconds replaces those of the layers below it, and so does one
+/// that names learning_rate with the rates of the three groups. Throws std::invalid_argument naming
+/// file, line, key and the nearest valid name.
 void apply_yaml(Config& config, const std::filesystem::path& file);
 void apply_settings(Config& config,
                     const std::vector<std::pair<const Key*, std::string>>& settings);

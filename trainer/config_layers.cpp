@@ -57,14 +57,19 @@ using Settings = std::vector<std::pair<const Key*, std::pair<std::string, std::s
 
 // Applies one layer: {key, {value, where}}.
 void apply_layer(Config& config, const Settings& settings) {
-  const auto ends_run = [](const Key& key) {
-    return key.name == "target_flops" || key.name == "max_steps" || key.name == "max_seconds";
+  const auto ends_run = [](const auto& setting) {
+    const std::string& name = setting.first->name;
+    return setting.second.first != "null" &&
+           (name == "target_flops" || name == "max_steps" || name == "max_seconds");
   };
-  if (std::any_of(settings.begin(), settings.end(),
-                  [&](const auto& setting) { return ends_run(*setting.first); })) {
+  if (std::any_of(settings.begin(), settings.end(), ends_run)) {
     config.target_flops = std::nullopt;
     config.max_steps = std::nullopt;
     config.max_seconds = std::nullopt;
+  }
+  for (const auto& [key, value] : settings) {
+    if (key->name != "learning_rate") continue;  // it sets all three, unless named beside it
+    config.matrix_lr = config.embedding_lr = config.unembedding_lr = std::nullopt;
   }
   for (const auto& [key, value] : settings) set_key(config, *key, value.first, value.second);
 }
@@ -107,6 +112,9 @@ void apply_settings(Config& config,
 }
 
 void apply_yaml(Config& config, const std::filesystem::path& file) try {
+  if (std::filesystem::is_directory(file)) {
+    throw std::invalid_argument("[config] " + file.string() + " is a folder; name a YAML file");
+  }
   const YAML::Node root = YAML::LoadFile(file.string());
   if (root.IsNull()) return;
   if (!root.IsMap()) reject(file.string() + ":1", "must be sections that hold keys");

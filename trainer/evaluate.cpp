@@ -33,9 +33,11 @@ std::optional<Validation> evaluate(const Gpt& model, const AttentionSetup& atten
     count += (batch.targets != -1).sum().item<int64_t>();
     if (!tokenizer) continue;
     // Tokens that stand for no text, such as BOS, count neither bits nor bytes.
-    const at::Tensor target = batch.targets.clamp_min(0);
-    const at::Tensor target_bytes =
-        tokenizer->token_bytes().index_select(0, target.flatten()).view(target.sizes());
+    const at::Tensor sizes = tokenizer->token_bytes(), target = batch.targets.flatten();
+    const at::Tensor no_text = (target < 0).logical_or(target >= sizes.size(0));
+    const at::Tensor target_bytes = sizes.index_select(0, target.masked_fill(no_text, 0))
+                                        .masked_fill(no_text, 0)
+                                        .view(batch.targets.sizes());
     bytes += target_bytes.sum().item<int64_t>();
     text_nats += losses.masked_fill(target_bytes == 0, 0).sum().item<double>();
   }

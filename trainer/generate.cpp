@@ -10,7 +10,7 @@ namespace {
 int64_t draw(at::Tensor logits, const GenerateOptions& options, const at::Generator& generator) {
   if (options.allowed_vocab > 0) logits = logits.narrow(0, 0, options.allowed_vocab);
   if (options.temperature == 0) return logits.argmax().item<int64_t>();
-  logits = logits / options.temperature;
+  logits = (logits.to(at::kDouble) - logits.max()) / options.temperature;
   if (options.top_k > 0 && options.top_k < logits.size(0)) {
     const at::Tensor least = std::get<0>(logits.topk(options.top_k)).min();
     logits = logits.masked_fill(logits < least, -std::numeric_limits<double>::infinity());

@@ -19,11 +19,14 @@ InterruptGuard::InterruptGuard() {
   interrupted = 0;
   std::signal(SIGINT, handle);
   std::signal(SIGTERM, handle);
+  std::signal(SIGHUP, handle);
+  // Ctrl-C ends the `tee` behind a pipe first: writing to it must not end the run before it is
+  // saved.
+  std::signal(SIGPIPE, SIG_IGN);
 }
 
 InterruptGuard::~InterruptGuard() {
-  std::signal(SIGINT, SIG_DFL);
-  std::signal(SIGTERM, SIG_DFL);
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGPIPE}) std::signal(signal, SIG_DFL);
 }
 
 bool InterruptGuard::requested() const { return interrupted != 0; }

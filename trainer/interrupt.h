@@ -2,8 +2,8 @@
 
 namespace nanoflex {
 
-/// While it lives, SIGINT and SIGTERM ask the run to stop after the step at hand instead of ending
-/// the process. A second signal ends it at once. One at a time.
+/// While it lives, SIGINT, SIGTERM and SIGHUP ask the run to stop after the step at hand instead of
+/// ending the process. A second signal ends it at once. One at a time.
 class InterruptGuard {
  public:
   InterruptGuard();

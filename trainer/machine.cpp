@@ -3,6 +3,7 @@
 #include <ATen/Context.h>
 #include <ATen/Parallel.h>
 #include <ATen/Version.h>
+#include <ATen/cpu/Utils.h>
 #include <ATen/detail/CUDAHooksInterface.h>
 #include <sys/utsname.h>
 #include <torch/version.h>
@@ -28,20 +29,6 @@ std::string cpu_model() {
     if (line.starts_with("model name")) return line.substr(line.find(':') + 2);
   }
   return "unknown";
-}
-
-bool multiplies_bfloat16_fast(at::Device device) {
-  if (device.is_cuda()) return true;  // emulated below sm_80, native from there on
-#if defined(__x86_64__)
-  std::ifstream info("/proc/cpuinfo");
-  for (std::string line; std::getline(info, line);) {
-    if (line.starts_with("flags")) {
-      return line.find(" avx512_bf16") != std::string::npos ||
-             line.find(" amx_bf16") != std::string::npos;
-    }
-  }
-#endif
-  return false;
 }
 
 // The first line that a command prints; empty when it fails.
@@ -78,6 +65,16 @@ at::Device choose_device(const std::string& name) {
                                 " CUDA devices were found; use --device cpu");
   }
   return {at::kCUDA, static_cast<c10::DeviceIndex>(index)};
+}
+
+bool multiplies_bfloat16_fast(at::Device device) {
+  if (device.is_cuda()) return true;  // emulated below sm_80, native from there on
+  static const auto capabilities = at::cpu::get_cpu_capabilities();
+  const auto has = [&](const char* name) {
+    const auto found = capabilities.find(name);
+    return found != capabilities.end() && found->second.toBool();
+  };
+  return has("avx512_bf16") || has("amx_bf16");
 }
 
 at::ScalarType choose_dtype(const std::string& name, at::Device device) {

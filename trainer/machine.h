@@ -11,8 +11,10 @@ namespace nanoflex {
 /// there.
 at::Device choose_device(const std::string& name);
 
-/// "auto": bfloat16 where the device multiplies it fast (CUDA from sm_80, x86 with AVX-512-BF16 or
-/// AMX), else float32.
+/// Whether bf16 matrix products run natively: CUDA from sm_80, x86 with AVX-512-BF16 or AMX.
+bool multiplies_bfloat16_fast(at::Device device);
+
+/// "auto": bfloat16 where the device multiplies it fast, else float32.
 at::ScalarType choose_dtype(const std::string& name, at::Device device);
 std::string dtype_name(at::ScalarType type);
 

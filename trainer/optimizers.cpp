@@ -7,6 +7,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "trainer/machine.h"
+
 namespace nanoflex {
 namespace {
 
@@ -21,6 +23,13 @@ std::vector<at::Tensor> values(const Gpt& model, std::initializer_list<Role> rol
     }
   }
   return result;
+}
+
+// A product of bf16 matrices, summed in fp32 and rounded to bf16. CPUs without bf16 multiplication
+// emulate it at a tenth of their fp32 speed, so there fp32 does the same sums.
+at::Tensor bf16_product(const at::Tensor& a, const at::Tensor& b) {
+  if (multiplies_bfloat16_fast(a.device())) return at::mm(a, b);
+  return at::mm(a.to(at::kFloat), b.to(at::kFloat)).to(at::kBFloat16);
 }
 
 std::vector<at::Tensor> zeros_like(const std::vector<at::Tensor>& tensors) {
@@ -61,9 +70,9 @@ at::Tensor orthogonalize(const at::Tensor& g) {
   x = x / (x.norm() + 1e-7);
   // The quintic of Jordan et al., whose slope at 0 is as steep as keeps singular values near 1.
   for (int i = 0; i < kNewtonSchulzSteps; ++i) {
-    const at::Tensor a = at::mm(x, x.t());
-    const at::Tensor b = -4.7750 * a + at::mm(2.0315 * a, a);
-    x = 3.4445 * x + at::mm(b, x);
+    const at::Tensor a = bf16_product(x, x.t());
+    const at::Tensor b = -4.7750 * a + bf16_product(2.0315 * a, a);
+    x = 3.4445 * x + bf16_product(b, x);
   }
   return tall ? x.t() : x;
 }

@@ -35,7 +35,7 @@ std::string escaped(const std::string& text) {
 
 std::string text_of(const json& value) {
   if (value.is_null()) return "-";
-  return value.is_string() ? value.get<std::string>() : value.dump();
+  return value.is_string() ? value.get<std::string>() : dumped(value);
 }
 
 json at_path(const json& root, const std::string& section, const std::string& name) {
@@ -123,6 +123,10 @@ svg polyline { fill: none; stroke: #2a7de1; stroke-width: 2; } svg text { fill: 
 
 }  // namespace
 
+std::string dumped(const json& value) {
+  return value.dump(2, ' ', false, json::error_handler_t::replace);
+}
+
 std::string markdown_report(const json& summary) {
   std::ostringstream page;
   page << "# Run " << text_of(summary.value("run_id", json())) << "\n\n```\n"
@@ -152,9 +156,9 @@ std::string html_report(const json& summary, const std::vector<json>& metrics) {
        << curve(metrics, "validation_loss", "Validation loss, nats per token")
        << curve(metrics, "tokens_per_second", "Tokens per second")
        << curve(metrics, "learning_rate", "Learning rate") << "<h2>Config</h2>\n<pre>"
-       << escaped(summary.value("config", json::object()).dump(2))
+       << escaped(dumped(summary.value("config", json::object())))
        << "</pre>\n<h2>Environment</h2>\n<pre>"
-       << escaped(summary.value("environment", json::object()).dump(2))
+       << escaped(dumped(summary.value("environment", json::object())))
        << "</pre>\n</body></html>\n";
   return page.str();
 }

@@ -80,7 +80,7 @@ ordered_json begin_summary(const std::string& run_id, const std::vector<std::str
 void end_summary(ordered_json& summary, const std::string& status, const Measurement& measurement,
                  const Budget& budget, at::Device device, const AttentionSetup& attention) {
   summary["status"] = status;
-  summary["budget"]["steps"] = measurement.steps;
+  if (status != "running") summary["budget"]["steps"] = measurement.steps;
   summary["budget"]["measured_steps"] = measurement.measured_steps;
   summary["attention"] = {{"backend", attention.backend},
                           {"mask", flex::to_text(attention.mask)},

@@ -1,5 +1,7 @@
 #include "trainer/train.h"
 
+#include <ATen/Context.h>
+
 #include <chrono>
 #include <cmath>
 #include <sstream>
@@ -30,10 +32,11 @@ double seconds_since(Clock::time_point begin) {
 
 // Config with every "auto" and inherited value filled in, so that its YAML repeats the run.
 Config resolve(Config config, at::Device device, at::ScalarType dtype,
-               const AttentionSetup& attention, int threads) {
+               const AttentionSetup& attention, int threads, int64_t bos_id) {
   config.device = device.str();
   config.dtype = dtype_name(dtype);
   config.threads = threads;
+  config.bos_id = bos_id;
   config.attention = attention.backend;
   config.mask = flex::to_text(attention.mask);
   config.device_batch_size = config.device_batch_size.value_or(config.batch_size);
@@ -113,34 +116,44 @@ class Run {
                      .embedding = config_.embedding_lr.value_or(config_.learning_rate),
                      .unembedding = config_.unembedding_lr.value_or(config_.learning_rate)}),
         folder_(config_.runs_dir, config_.run_id),
-        resolved_(resolve(config_, device_, dtype_, attention_, threads_)),
+        resolved_(resolve(config_, device_, dtype_, attention_, threads_, dataset_.bos_id)),
         summary_(begin_summary(folder_.id(), command, resolved_, device_, budget_)) {
     if (config_.attention == "auto") {
       progress_.say("attention: auto chose " + attention_.backend);
     }
     folder_.write_config(resolved_);
-    folder_.write_summary(summary_);
+    write_summary("running");
     announce();
   }
 
-  TrainResult execute() {
+  TrainResult execute() try { return loop(); } catch (...) {
+    write_summary("failed");
+    throw;
+  }
+
+ private:
+  TrainResult loop() {
     const InterruptGuard interrupt;
     const Clock::time_point begin = Clock::now();
     std::string status = "finished";
     for (int64_t step = 1; !budget_.steps || step <= *budget_.steps; ++step) {
       const bool last = take_step(step, begin);
+      if (last) break;
       if (interrupt.requested()) {
         status = "interrupted";
         break;
       }
-      if (last) break;
     }
     progress_.finish();
     finish(status);
     return {status, folder_.path()};
   }
 
- private:
+  void write_summary(const std::string& status) {
+    end_summary(summary_, status, measure_, budget_, device_, attention_);
+    folder_.write_summary(summary_);
+  }
+
   void announce() {
     std::ostringstream line;
     line << "run " << folder_.id() << ": " << short_number(parameter_count(model_))
@@ -156,8 +169,9 @@ class Run {
   bool take_step(int64_t step, Clock::time_point begin) {
     synchronize(device_);
     const Clock::time_point step_begin = Clock::now();
+    paused_seconds_ = 0;
     const data::Batch batch = loader_.next();
-    if (step == 1) measure_.sparsity = mask_sparsity(attention_, batch.document_starts);
+    if (step == 1) count_mask(batch);
     optimizers_.zero_gradients();
     const double loss =
         accumulate_gradients(model_, attention_, batch, *resolved_.device_batch_size, device_);
@@ -173,7 +187,7 @@ class Run {
     StepMetrics metrics{.step = step, .loss = loss, .grad_norm = grad_norm};
     metrics.learning_rate = config_.learning_rate * multiplier;
     metrics.tokens = step * budget_.tokens_per_step;
-    metrics.step_seconds = seconds_since(step_begin);
+    metrics.step_seconds = seconds_since(step_begin) - paused_seconds_;
     metrics.tokens_per_second = static_cast<double>(budget_.tokens_per_step) / metrics.step_seconds;
     metrics.tflops_per_second = metrics.tokens_per_second * budget_.flops_per_token / 1e12;
     metrics.memory_bytes = peak_tensor_bytes(device_);
@@ -181,6 +195,12 @@ class Run {
     const bool last = time_up || step == budget_.steps;
     record(metrics, last, seconds_since(begin));
     return last;
+  }
+
+  void count_mask(const data::Batch& batch) {
+    const Clock::time_point begin = Clock::now();
+    measure_.sparsity = mask_sparsity(attention_, batch.document_starts);
+    paused_seconds_ += seconds_since(begin);
   }
 
   void record(StepMetrics metrics, bool last, double elapsed) {
@@ -212,6 +232,7 @@ class Run {
   }
 
   void save(int64_t step) {
+    const Clock::time_point begin = Clock::now();
     save_weights(model_, folder_.weights_file());
     if (dataset_.tokenizer) {
       std::filesystem::copy_file(dataset_.tokenizer->path(),
@@ -219,12 +240,11 @@ class Run {
                                  std::filesystem::copy_options::overwrite_existing);
     }
     saved_step_ = step;
+    paused_seconds_ += seconds_since(begin);
   }
 
   [[noreturn]] void stop_not_finite(int64_t step, double loss, double grad_norm) {
     progress_.finish();
-    end_summary(summary_, "failed", measure_, budget_, device_, attention_);
-    folder_.write_summary(summary_);
     std::ostringstream text;
     text << "[train] step " << step << ": loss " << loss << ", gradient norm " << grad_norm
          << "; last good checkpoint: ";
@@ -242,8 +262,7 @@ class Run {
       stop_not_finite(measure_.steps, *measure_.final_loss, std::nan(""));
     }
     save(measure_.steps);
-    end_summary(summary_, status, measure_, budget_, device_, attention_);
-    folder_.write_summary(summary_);
+    write_summary(status);
     for (const std::string& line : headline(summary_)) progress_.say(line);
     progress_.say("record: " + folder_.path().string());
   }
@@ -264,6 +283,7 @@ class Run {
   nlohmann::ordered_json summary_;
   Measurement measure_;
   int64_t saved_step_ = 0;
+  double paused_seconds_ = 0;  // of the step at hand, spent on what is not training
 };
 
 }  // namespace
@@ -273,6 +293,9 @@ std::filesystem::path source_dir() { return NANOFLEX_SOURCE_DIR; }
 TrainResult train(const Config& config, const std::vector<std::string>& command) {
   check(config);
   track_cpu_memory();
+  // GPU attention kernels add gradients in any order unless told otherwise.
+  at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/true);
+  at::globalContext().setDeterministicFillUninitializedMemory(false);
   return Run(config, command).execute();
 }
 

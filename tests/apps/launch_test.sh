@@ -3,7 +3,7 @@
 #   tests/apps/launch_test.sh ROOT
 set -euo pipefail
 root=$1
-work=$(mktemp -d)
+work=$(mktemp -d "$PWD/launch.XXXXXX")  # on the disk that holds the build
 trap 'rm -rf "$work"' EXIT
 project="$work/a clone"
 mkdir -p "$project"/{apps,scripts,.deps/{python,sentencepiece,text}} "$work/elsewhere"
@@ -11,6 +11,7 @@ cd "$project"
 cp "$root"/scripts/{launch,build,setup} scripts/
 cp "$root/requirements.txt" .
 ln -s scripts/launch hello
+touch -d "1 minute ago" requirements.txt scripts/*  # older than the stamp, whatever the clock's step
 cat >CMakeLists.txt <<'END'
 cmake_minimum_required(VERSION 3.22)
 project(small LANGUAGES CXX)
@@ -44,7 +45,10 @@ expect "a compile error is shown" 1 "" "*error:*the build failed" start
 program third >apps/hello.cpp
 expect "and the next start carries on" 0 "third z" "*" start z
 
-set_up() { PIP_INDEX_URL=http://127.0.0.1:9/simple scripts/setup >"$work/out" 2>"$work/err"; }
+set_up() {
+  env -u PIP_EXTRA_INDEX_URL -u PIP_FIND_LINKS PIP_CONFIG_FILE=/dev/null \
+    PIP_INDEX_URL=http://127.0.0.1:9/simple scripts/setup >"$work/out" 2>"$work/err"
+}
 rm -rf .deps
 expect "set-up without a network" 2 "" "*no network;*start again*" set_up
 echo "launch_test: passed"

@@ -66,6 +66,23 @@ TEST(Config, ALayerThatNamesABudgetReplacesTheBudgetsBelow) {
   EXPECT_EQ(both.max_steps, 50);
   EXPECT_EQ(both.target_flops, 1e13);
   EXPECT_EQ(parsed({"--n-layer", "2"}).target_flops, 2e12);
+  EXPECT_EQ(rejection({"--target-flops", "null"}),
+            "[config] nothing ends the run: give target_flops, max_steps or max_seconds");
+}
+
+// A recorded config names all four rates; a rate on the command line must still reach them.
+TEST(Config, ALearningRateReplacesTheRatesOfTheLayersBelow) {
+  const fs::path file = yaml_file("training:\n  matrix_lr: 0.5\n  embedding_lr: 0.25\n");
+  EXPECT_EQ(parsed({"--config", file.string()}).matrix_lr, 0.5);
+  const Config config =
+      parsed({"--config", file.string(), "--learning-rate", "0.1", "--embedding-lr", "0.2"});
+  EXPECT_FALSE(config.matrix_lr.has_value());
+  EXPECT_EQ(config.embedding_lr, 0.2);
+}
+
+TEST(Config, AValueOfSetMayHoldACommaAndAFolderIsNoConfig) {
+  EXPECT_EQ(parsed({"--set", "data.data=/a,b.txt"}).data, "/a,b.txt");
+  EXPECT_NE(rejection({"--config", testing::TempDir()}).find("is a folder"), std::string::npos);
 }
 
 TEST(Config, YamlReadsBackAsTheSameConfig) {

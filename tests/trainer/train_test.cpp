@@ -229,10 +229,10 @@ TEST(Train, AnInterruptFinishesTheStepAndLeavesAValidRecord) {
   config.max_steps = 1'000'000;
   config.run_id = "stopped";
   const fs::path metrics = fs::path(config.runs_dir) / "stopped" / "metrics.jsonl";
-  const std::jthread presser([&] {
-    while (read_metrics(metrics).size() < 3)
+  const std::jthread presser([&](const std::stop_token& stop) {
+    while (!stop.stop_requested() && read_metrics(metrics).size() < 3)
       std::this_thread::sleep_for(std::chrono::milliseconds(5));
-    kill(getpid(), SIGINT);
+    if (!stop.stop_requested()) kill(getpid(), SIGINT);
   });
   const TrainResult result = train(config, {"train"});
   EXPECT_EQ(result.status, "interrupted");
