@@ -126,8 +126,8 @@ void check(const Config& config) {
   }
 }
 
-json to_json(const Config& config) {
-  json sections = json::object();
+nlohmann::ordered_json to_json(const Config& config) {
+  auto sections = nlohmann::ordered_json::object();
   for (const Key& key : config_keys()) {
     sections[key.section][key.name] = key_json(config, key);
   }

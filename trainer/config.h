@@ -88,6 +88,6 @@ void check(const Config& config);
 /// YAML by section, with each key's meaning beside it; reading it back gives the same Config.
 std::string to_yaml(const Config& config);
 /// {section: {name: value}}
-nlohmann::json to_json(const Config& config);
+nlohmann::ordered_json to_json(const Config& config);
 
 }  // namespace nanoflex

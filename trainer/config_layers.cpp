@@ -145,8 +145,13 @@ std::string to_yaml(const Config& config) {
     out << YAML::Key << section << YAML::Value << YAML::BeginMap;
     for (const Key& key : config_keys()) {
       if (key.section != section) continue;
-      out << YAML::Key << key.name << YAML::Value << key_text(config, key)
-          << YAML::Comment(key.help);
+      out << YAML::Key << key.name << YAML::Value;
+      if (key_json(config, key).is_null()) {
+        out << YAML::Null;
+      } else {
+        out << key_text(config, key);
+      }
+      out << YAML::Comment(key.help);
     }
     out << YAML::EndMap;
   }

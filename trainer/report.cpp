@@ -123,8 +123,8 @@ svg polyline { fill: none; stroke: #2a7de1; stroke-width: 2; } svg text { fill: 
 
 }  // namespace
 
-std::string dumped(const json& value) {
-  return value.dump(2, ' ', false, json::error_handler_t::replace);
+std::string dumped(const nlohmann::ordered_json& value) {
+  return value.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
 }
 
 std::string markdown_report(const json& summary) {

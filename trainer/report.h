@@ -8,7 +8,7 @@
 namespace nanoflex {
 
 /// Indented JSON; bytes that are no UTF-8 (of a path, say) become U+FFFD.
-std::string dumped(const nlohmann::json& value);
+std::string dumped(const nlohmann::ordered_json& value);
 
 /// A run on one page of Markdown.
 std::string markdown_report(const nlohmann::json& summary);

@@ -83,7 +83,7 @@ void RunFolder::append(const StepMetrics& m) {
   }
 }
 
-void RunFolder::write_summary(const nlohmann::json& summary) const {
+void RunFolder::write_summary(const nlohmann::ordered_json& summary) const {
   write_file(path_ / "summary.json", dumped(summary) + "\n");
   write_file(path_ / "run.md", markdown_report(summary));
   write_file(path_ / "report.html", html_report(summary, read_metrics(path_ / "metrics.jsonl")));

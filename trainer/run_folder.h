@@ -35,7 +35,7 @@ class RunFolder {
   void write_config(const Config& config) const;
   void append(const StepMetrics& metrics);
   /// Writes summary.json, and run.md and report.html made from it and the metrics.
-  void write_summary(const nlohmann::json& summary) const;
+  void write_summary(const nlohmann::ordered_json& summary) const;
 
  private:
   std::string id_;

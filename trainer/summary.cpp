@@ -1,5 +1,6 @@
 #include "trainer/summary.h"
 
+#include <iomanip>
 #include <sstream>
 
 #include "trainer/machine.h"
@@ -102,9 +103,13 @@ std::vector<std::string> headline(const ordered_json& summary) {
   }
   speed << "; peak " << short_number(r["peak_memory_bytes"].get<double>()) << "B of tensors, "
         << short_number(r["peak_rss_bytes"].get<double>()) << "B resident";
-  loss << "loss " << r["first_loss"] << " -> " << r["final_loss"];
-  if (!r["validation_loss"].is_null()) loss << ", validation " << r["validation_loss"];
-  if (!r["bits_per_byte"].is_null()) loss << ", " << r["bits_per_byte"] << " bits/byte";
+  loss << std::fixed << std::setprecision(4) << "loss " << r["first_loss"].get<double>() << " -> "
+       << r["final_loss"].get<double>();
+  if (!r["validation_loss"].is_null()) {
+    loss << ", validation " << r["validation_loss"].get<double>();
+  }
+  if (!r["bits_per_byte"].is_null())
+    loss << ", " << r["bits_per_byte"].get<double>() << " bits/byte";
   return {speed.str(), loss.str()};
 }
 

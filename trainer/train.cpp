@@ -9,6 +9,7 @@
 
 #include "data/dataset.h"
 #include "data/loader.h"
+#include "data/shard.h"
 #include "model/weights.h"
 #include "trainer/attention_setup.h"
 #include "trainer/budget.h"
@@ -36,7 +37,7 @@ Config resolve(Config config, at::Device device, at::ScalarType dtype,
   config.device = device.str();
   config.dtype = dtype_name(dtype);
   config.threads = threads;
-  config.bos_id = bos_id;
+  if (data::names_shards(config.data)) config.bos_id = bos_id;
   config.attention = attention.backend;
   config.mask = flex::to_text(attention.mask);
   config.device_batch_size = config.device_batch_size.value_or(config.batch_size);
