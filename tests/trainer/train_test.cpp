@@ -117,7 +117,8 @@ TEST(Train, FirstLogitsAgreeWithThePythonReference) {
   const AttentionSetup attention = choose_attention(config, at::kCPU, at::kFloat);
   const at::NoGradGuard no_grad;
   const at::Tensor logits = model.logits(tokens, attention.bind(at::zeros_like(tokens, at::kBool)));
-  for (const json& place : read_json(fixture("losses.json")).at("first_batch").at("logits")) {
+  const json reference = read_json(fixture("losses.json"));
+  for (const json& place : reference.at("first_batch").at("logits")) {
     const at::Tensor row =
         logits[place.at("row").get<int64_t>()][place.at("position").get<int64_t>()];
     const auto values = place.at("values").get<std::vector<double>>();
