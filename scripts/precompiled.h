@@ -1,7 +1,6 @@
 // The headers that nearly every file needs and that cost seconds to read: compiled once.
 #pragma once
 
-#include <nlohmann/json.hpp>
 #include <torch/autograd.h>
 #include <torch/types.h>
 
@@ -9,6 +8,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 #include <vector>
