@@ -11,7 +11,7 @@ using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
 constexpr int64_t kIgnored = -1;
-constexpr int64_t kChunkElements = 256 * 50304;  // logits alive at once: 51 MB in fp32
+constexpr int64_t kChunkElements = int64_t{256} * 50304;  // logits alive at once: 51 MB in fp32
 
 at::ScalarType accumulation_type(const at::Tensor& x) {
   return x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
