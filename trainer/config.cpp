@@ -17,6 +17,8 @@ template <class... Handlers>
 struct Overloaded : Handlers... {
   using Handlers::operator()...;
 };
+template <class... Handlers>
+Overloaded(Handlers...) -> Overloaded<Handlers...>;  // clang 14 does not deduce it
 
 [[noreturn]] void reject(const std::string& where, const std::string& what) {
   throw std::invalid_argument("[config] " + where + ": " + what);

@@ -1,6 +1,7 @@
 #include "trainer/interrupt.h"
 
 #include <csignal>
+#include <initializer_list>
 
 namespace nanoflex {
 namespace {
