@@ -98,7 +98,7 @@ TEST(Train, AgreesWithThePythonReference) {
   const std::vector<double> ours = train_losses(reference_config());
   ASSERT_EQ(ours.size(), expected.size());
   EXPECT_TRUE(std::abs(ours[0] - expected[0]) < 1e-5) << ours[0] << " " << expected[0];
-  EXPECT_TRUE(largest_difference(ours, expected) < 2e-4);
+  EXPECT_TRUE(largest_difference(ours, expected) < 1e-4);
 }
 
 // Sharper than losses: sees the rounding of the rotary tables, for one.
