@@ -25,7 +25,7 @@ format:
 	@test -n "$(sources)" || { echo "git lists no sources here"; exit 1; }
 	@clang-format -i $(sources)
 
-# clang-format over everything, clang-tidy over what changed since origin/main.
+# clang-format over everything, clang-tidy over what changed lately (scripts/lint says what that is).
 lint:
 	@scripts/setup clang-format clang-tidy
 	@test -n "$(sources)" || { echo "git lists no sources here"; exit 1; }

@@ -17,7 +17,7 @@ template <typename... Parts>
 void require(bool holds, const Parts&... parts) {
   if (holds) return;
   std::ostringstream message;
-  (message << "[attention] " << ... << parts);
+  ((message << "[attention] ") << ... << parts);
   throw std::invalid_argument(message.str());
 }
 

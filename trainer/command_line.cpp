@@ -101,7 +101,7 @@ TrainCommand parse_train_command(const std::vector<std::string>& arguments) try 
   }
   apply_settings(command.config, settings);
   check(command.config);
-  if (parsed.count("print-config")) command.print = to_yaml(command.config);
+  if (parsed.count("print-config")) command.print = to_yaml(resolve(command.config));
   return command;
 } catch (const cxxopts::exceptions::exception& problem) {
   throw std::invalid_argument(std::string("[train] ") + problem.what());

@@ -32,12 +32,11 @@ double seconds_since(Clock::time_point begin) {
 }
 
 // Config with every "auto" and inherited value filled in, so that its YAML repeats the run.
-Config resolve(Config config, at::Device device, at::ScalarType dtype,
-               const AttentionSetup& attention, int threads, int64_t bos_id) {
+Config fill_in(Config config, at::Device device, at::ScalarType dtype,
+               const AttentionSetup& attention, int threads) {
   config.device = device.str();
   config.dtype = dtype_name(dtype);
   config.threads = threads;
-  if (data::names_shards(config.data)) config.bos_id = bos_id;
   config.attention = attention.backend;
   config.mask = flex::to_text(attention.mask);
   config.device_batch_size = config.device_batch_size.value_or(config.batch_size);
@@ -117,8 +116,9 @@ class Run {
                      .embedding = config_.embedding_lr.value_or(config_.learning_rate),
                      .unembedding = config_.unembedding_lr.value_or(config_.learning_rate)}),
         folder_(config_.runs_dir, config_.run_id),
-        resolved_(resolve(config_, device_, dtype_, attention_, threads_, dataset_.bos_id)),
-        summary_(begin_summary(folder_.id(), command, resolved_, device_, budget_)) {
+        resolved_(fill_in(config_, device_, dtype_, attention_, threads_)) {
+    if (data::names_shards(config_.data)) resolved_.bos_id = dataset_.bos_id;
+    summary_ = begin_summary(folder_.id(), command, resolved_, device_, budget_);
     if (config_.attention == "auto") {
       progress_.say("attention: auto chose " + attention_.backend);
     }
@@ -290,6 +290,13 @@ class Run {
 }  // namespace
 
 std::filesystem::path source_dir() { return NANOFLEX_SOURCE_DIR; }
+
+Config resolve(const Config& config) {
+  const at::Device device = choose_device(config.device);
+  const at::ScalarType dtype = choose_dtype(config.dtype, device);
+  return fill_in(config, device, dtype, choose_attention(config, device, dtype),
+                 set_threads(config.threads));
+}
 
 TrainResult train(const Config& config, const std::vector<std::string>& command) {
   check(config);

@@ -11,6 +11,10 @@ namespace nanoflex {
 /// Where the project's own files lie: default text, caches, configs.
 std::filesystem::path source_dir();
 
+/// The config as a run on this machine would record it: every "auto" and inherited value filled in,
+/// but what only the data tells (`bos_id`). Throws as train() does.
+Config resolve(const Config& config);
+
 struct TrainResult {
   std::string status;  ///< "finished" or "interrupted"
   std::filesystem::path folder;

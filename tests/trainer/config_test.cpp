@@ -156,6 +156,14 @@ TEST(Config, ContradictionsAreRefused) {
   EXPECT_NE(rejection({"--mask", "casual"}).find("did you mean 'causal'"), std::string::npos);
 }
 
+TEST(Config, PrintConfigLeavesNothingToBeChosenAndReadsBackTheSame) {
+  const std::string text = *parse_train_command({"--attention", "flex", "--print-config"}).print;
+  EXPECT_EQ(text.find(": auto"), std::string::npos) << text;
+  EXPECT_NE(text.find("mask: causal & document"), std::string::npos) << text;
+  const fs::path file = yaml_file(text);
+  EXPECT_EQ(*parse_train_command({"--config", file.string(), "--print-config"}).print, text);
+}
+
 TEST(Config, HelpListsEveryFlagUnderItsSection) {
   const std::string help = *parse_train_command({"--help"}).print;
   for (const Key& key : config_keys()) {
