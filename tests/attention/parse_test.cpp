@@ -81,8 +81,9 @@ TEST(ParseMask, IsBounded) {
 
 TEST(ParseMask, AnyBytesEndInAMaskOrAOneLineMessage) {
   const std::vector<std::string> pieces = {
-      "causal", "full", "window",   "(",    ")",     "3",  "&",   "|", "!",    ",",  "-",
-      " ",      "\n",   "document", "\xff", "\x1b[", "99", "cau", "",  "_ab_", "\0x"};
+      "causal", "full",  "window", "(",   ")", "3",    "&",
+      "|",      "!",     ",",      "-",   " ", "\n",   "document",
+      "\xff",   "\x1b[", "99",     "cau", "",  "_ab_", std::string("\0x", 2)};
   std::mt19937_64 random(11);
   int accepted = 0;
   for (int i = 0; i < 3000; ++i) {
