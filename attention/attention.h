@@ -5,6 +5,7 @@
 #include <optional>
 #include <string>
 
+#include "attention/dropout.h"
 #include "attention/flex/expression.h"
 #include "attention/flex/masks.h"
 
@@ -16,6 +17,7 @@ struct Spec {
       flex::full();                  ///< which pairs may attend: a truth value over (b, h, q, kv)
   flex::Expression score = {};       ///< how a scaled score changes; undefined: unchanged
   std::optional<double> scale = {};  ///< of q k^T; default 1 / sqrt(D)
+  Dropout dropout = {};              ///< of the softmax weights; the logsumexp is before it
   bool need_logsumexp = false;       ///< else a backend may leave it out
 };
 
@@ -25,7 +27,8 @@ struct Attention {
                          ///< unless it was asked for
 };
 
-/// Exact softmax attention, softmax(score(scale * q k^T) where mask) v, differentiable in q, k, v.
+/// Exact softmax attention, dropout(softmax(score(scale * q k^T) where mask)) v, differentiable in
+/// q, k, v.
 ///
 /// q: [B, H, T, D]; k, v: [B, H_kv, S, D]; any strides; T, S >= 1; D <= 256; H divisible by H_kv:
 /// query head h reads key head h / (H / H_kv). Query row i stands at key position i + S - T, so

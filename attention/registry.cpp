@@ -28,7 +28,7 @@ const Backend* find(const std::string& name) {
 
 const std::vector<Backend>& backends() {
   static const std::vector<Backend> table = {vanilla_backend(), sdpa_backend(), tiled_backend(),
-                                             flex_backend()};
+                                             flash_backend(), flex_backend()};
   return table;
 }
 
@@ -41,7 +41,7 @@ std::vector<std::string> names() {
 const Backend& choose_backend(const std::string& name, const at::Tensor& q, const at::Tensor& k,
                               const at::Tensor& v, const Spec& spec) {
   if (name == "auto") {
-    for (const char* preferred : {"sdpa", "flex", "vanilla"}) {
+    for (const char* preferred : {"flash", "sdpa", "flex", "vanilla"}) {
       const Backend& backend = *find(preferred);
       if (backend.why_unsupported(q, k, v, spec).empty()) return backend;
     }

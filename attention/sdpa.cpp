@@ -12,6 +12,7 @@ std::string why_unsupported(const at::Tensor& q, const at::Tensor& k, const at::
   if (spec.score.defined()) {
     return "it takes no score expression ('" + flex::to_text(spec.score) + "')";
   }
+  if (spec.dropout.probability > 0) return "its dropout has random bits of its own";
   if (spec.need_logsumexp) return "it does not give the logsumexp";
   const int64_t T = q.size(2), S = k.size(2);
   if (causal && T != S && T != 1) {

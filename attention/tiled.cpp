@@ -192,6 +192,7 @@ struct TiledForward : torch::autograd::Function<TiledForward> {
 
 std::string why_unsupported(const at::Tensor&, const at::Tensor&, const at::Tensor&,
                             const Spec& spec) {
+  if (spec.dropout.probability > 0) return "it has no dropout";
   if (!spec.score.defined()) return "";
   return "it takes no score expression yet ('" + flex::to_text(spec.score) + "')";
 }

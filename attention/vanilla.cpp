@@ -55,7 +55,11 @@ Attention attend_plainly(const at::Tensor& q, const at::Tensor& k, const at::Ten
   const at::Tensor rows = q.reshape({B, H_kv, G * T, D});
   const at::Tensor products = at::matmul(rows, k.transpose(-2, -1)).view({B, H, T, S});
   const at::Tensor scores = mask_and_change(products.to(statistics) * scale_of(q, spec), spec);
-  const at::Tensor weights = at::_safe_softmax(scores, -1).to(v.scalar_type());
+  at::Tensor weights = at::_safe_softmax(scores, -1);
+  if (spec.dropout.probability > 0) {
+    weights = weights * dropout_factors(spec.dropout, B, H, T, S, q.device());
+  }
+  weights = weights.to(v.scalar_type());
 
   Attention result;
   result.output = at::matmul(weights.view({B, H_kv, G * T, S}), v).view({B, H, T, D});

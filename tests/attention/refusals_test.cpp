@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 #include <torch/autograd.h>
 
+#include <cmath>
 #include <limits>
 
 #include "attention/registry.h"
@@ -47,6 +48,10 @@ TEST(Attend, NamesWhatIsWrongInTheSpec) {
             "[attention] scale must be finite and above 0, is 0");
   EXPECT_EQ(refusal_of({.spec = {.scale = std::numeric_limits<double>::infinity()}}),
             "[attention] scale must be finite and above 0, is inf");
+  EXPECT_EQ(refusal_of({.spec = {.dropout = {.probability = 1}}}),
+            "[attention] dropout must be at least 0 and below 1, is 1");
+  EXPECT_EQ(refusal_of({.spec = {.dropout = {.probability = std::nan("")}}}),
+            "[attention] dropout must be at least 0 and below 1, is nan");
   EXPECT_EQ(refusal_of({.spec = {.mask = flex::causal() & flex::document()}}),
             "[attention] mask 'causal & document' reads tensors that are not bound: document; "
             "bind() them");
@@ -66,33 +71,43 @@ TEST(Attend, DocumentsMustCoverTheBatch) {
 }
 
 TEST(Registry, NamesTheNearestBackend) {
-  EXPECT_EQ(names(), (std::vector<std::string>{"vanilla", "sdpa", "tiled", "flex"}));
+  EXPECT_EQ(names(), (std::vector<std::string>{"vanilla", "sdpa", "tiled", "flash", "flex"}));
   EXPECT_EQ(
       refusal_of({.backend = "vanila"}),
       "[attention] unknown backend 'vanila'; did you mean 'vanilla'? known: auto, vanilla, sdpa, "
-      "tiled, flex");
+      "tiled, flash, flex");
   EXPECT_EQ(refusal_of({.backend = "cudnn"}),
-            "[attention] unknown backend 'cudnn'; known: auto, vanilla, sdpa, tiled, flex");
+            "[attention] unknown backend 'cudnn'; known: auto, vanilla, sdpa, tiled, flash, flex");
 }
 
 TEST(Registry, ABackendThatCannotSaysWhyAndWhatCan) {
   EXPECT_EQ(
       refusal_of({.spec = {.mask = flex::causal() & flex::window(3)}, .backend = "sdpa"}),
       "[attention] backend 'sdpa' cannot run this: mask 'causal & window(3)' is neither 'causal' "
-      "nor 'full'; use vanilla or tiled or flex");
+      "nor 'full'; use vanilla or tiled or flash or flex");
   EXPECT_EQ(
       refusal_of({.q = {1, 2, 4, 16}, .spec = {.mask = flex::causal()}, .backend = "sdpa"}),
       "[attention] backend 'sdpa' cannot run this: with mask 'causal' it needs as many queries as "
-      "keys, or one query (T is 4, S is 8); use vanilla or tiled or flex");
+      "keys, or one query (T is 4, S is 8); use vanilla or tiled or flash or flex");
   EXPECT_EQ(
       refusal_of({.spec = {.need_logsumexp = true}, .backend = "sdpa"}),
       "[attention] backend 'sdpa' cannot run this: it does not give the logsumexp; use vanilla "
-      "or tiled or flex");
+      "or tiled or flash or flex");
   const flex::Expression doubled = flex::score_value() * 2;
   EXPECT_EQ(
       refusal_of({.spec = {.score = doubled}, .backend = "sdpa"}),
       "[attention] backend 'sdpa' cannot run this: it takes no score expression ('score * 2'); "
       "use vanilla or flex");
+  EXPECT_EQ(refusal_of({.spec = {.mask = flex::causal() | flex::window(3)}, .backend = "flash"}),
+            "[attention] backend 'flash' cannot run this: mask 'causal | window(3)' is not a band "
+            "of keys "
+            "around the query; use vanilla or tiled or flex");
+  EXPECT_EQ(refusal_of({.dtype = at::kDouble, .backend = "flash"}),
+            "[attention] backend 'flash' cannot run this: its kernels take float32 and bfloat16, "
+            "not Double; use vanilla or sdpa or tiled or flex");
+  EXPECT_EQ(refusal_of({.spec = {.dropout = {.probability = 0.5}}, .backend = "sdpa"}),
+            "[attention] backend 'sdpa' cannot run this: its dropout has random bits of its own; "
+            "use vanilla or flash or flex");
   EXPECT_EQ(
       refusal_of({.spec = {.score = doubled}, .backend = "tiled"}),
       "[attention] backend 'tiled' cannot run this: it takes no score expression yet ('score * "
@@ -102,15 +117,15 @@ TEST(Registry, ABackendThatCannotSaysWhyAndWhatCan) {
 TEST(Registry, AutoTakesTheFirstThatCan) {
   const at::Tensor x = at::zeros({1, 1, 4, 8});
   const auto choice = [&](const Spec& spec) { return choose_backend("auto", x, x, x, spec).name; };
-  EXPECT_EQ(choice({}), "sdpa");
-  EXPECT_EQ(choice({.mask = flex::causal()}), "sdpa");
-  EXPECT_EQ(choice({.mask = flex::window(2)}), "flex");
+  EXPECT_EQ(choice({}), "flash");
+  EXPECT_EQ(choice({.mask = flex::causal() & flex::window(2)}), "flash");
+  EXPECT_EQ(choice({.mask = flex::causal() | flex::window(2)}), "flex");
   EXPECT_EQ(choice({.score = flex::score_value() / 2}), "flex");
 }
 
-std::vector<at::Tensor> second_derivative(const std::string& backend) {
+std::vector<at::Tensor> second_derivative(const std::string& backend, at::ScalarType dtype) {
   at::manual_seed(1);
-  const at::Tensor q = at::randn({1, 1, 5, 4}, at::kDouble).requires_grad_();
+  const at::Tensor q = at::randn({1, 1, 5, 4}, dtype).requires_grad_();
   const at::Tensor k = at::randn_like(q), v = at::randn_like(q);
   const at::Tensor output = attend(q, k, v, {.mask = flex::causal()}, backend).output;
   const auto first =
@@ -118,10 +133,12 @@ std::vector<at::Tensor> second_derivative(const std::string& backend) {
   return torch::autograd::grad({first[0].sin().sum()}, {q});
 }
 
-TEST(SecondDerivative, IsRefusedByTiledWhichNamesTheBackendThatHasIt) {
-  EXPECT_EQ(refusal([] { second_derivative("tiled"); }),
+TEST(SecondDerivative, IsRefusedWithTheBackendThatHasIt) {
+  EXPECT_EQ(refusal([] { second_derivative("tiled", at::kDouble); }),
             "[attention] backend 'tiled' has no second derivative; use 'vanilla', which has");
-  EXPECT_TRUE(second_derivative("vanilla")[0].isfinite().all().item<bool>());
+  EXPECT_EQ(refusal([] { second_derivative("flash", at::kFloat); }),
+            "[attention] backend 'flash' has no second derivative; use 'vanilla', which has");
+  EXPECT_TRUE(second_derivative("vanilla", at::kDouble)[0].isfinite().all().item<bool>());
 }
 
 }  // namespace

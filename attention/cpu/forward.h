@@ -1,0 +1,256 @@
+// The forward tile kernel: Dao, "FlashAttention-2", arXiv:2307.08691, Algorithm 1, with queries as
+// vector lanes. A panel is as many queries as a product has columns; for each block of keys
+//   s = k q^T [keys, panel];  p = 2^(c (s - m));  o^T [D, panel] += v^T p
+// so the softmax needs no sums across lanes, and k and v are read as they lie in memory.
+#pragma once
+
+#include "attention/cpu/denominator.h"
+#include "attention/cpu/dropout.h"
+#include "attention/cpu/tiles.h"
+
+namespace nanoflex::cpu {
+namespace {
+
+constexpr int kForwardKeys = 96;   // keys of a block
+constexpr int kForwardPanels = 8;  // panels of a unit, which share each block of keys
+
+// The running softmax of a panel: queries lie side by side, the last repeated to fill it.
+template <int kWidth>
+struct Panel {
+  float maximum[kWidth], sum[kWidth];  // of 2^(c (s - maximum))
+  int32_t key_begin[kWidth], key_end[kWidth];
+  uint32_t row[kWidth], head[kWidth];  // t and b * H + h
+  int64_t any_begin, any_end;          // keys that some query sees
+  int64_t all_begin, all_end;          // keys that every query sees
+};
+
+template <typename Math, typename Input>
+class Forward {
+  using V = Vectors<Math::kLanes>;
+  using F = typename V::F;
+  using Element = typename Math::Element;
+  static constexpr int kWidth = Math::kLanes * Math::kVectors;
+  using Panel = cpu::Panel<kWidth>;
+
+ public:
+  static constexpr int kColumns = kWidth * kForwardPanels;
+
+  Forward(const Problem& problem, const ForwardUnit& unit, Scratch& scratch)
+      : p_(problem),
+        unit_(unit),
+        steps_((problem.D + Math::kPair - 1) / Math::kPair),
+        panels_(static_cast<int>((unit.columns + kWidth - 1) / kWidth)),
+        queries_(scratch.take<Element>(kForwardPanels * kWidth * steps_)),
+        output_(scratch.take<float>(kForwardPanels * kWidth * p_.D)),
+        weights_(scratch.take<float>((kForwardKeys + 1) * kWidth)),
+        key_scratch_(scratch.take<Element>(kForwardKeys * p_.D)),
+        value_scratch_(scratch.take<Element>(kForwardKeys * p_.D)),
+        panel_(scratch.take<Panel>(kForwardPanels)) {}
+
+  void run() {
+    int64_t begin = unit_.key_end, end = unit_.key_begin;
+    for (int i = 0; i < panels_; ++i) {
+      open(i);
+      begin = smaller(begin, panel_[i].any_begin);
+      end = larger(end, panel_[i].any_end);
+    }
+    for (int64_t key = begin / 2 * 2; key < end; key += kForwardKeys) {
+      take_keys(key, smaller<int64_t>(kForwardKeys, end - key));
+    }
+    for (int i = 0; i < panels_; ++i) close(i);
+  }
+
+ private:
+  // Gathers the panel's queries as columns and says which keys they see.
+  void open(int index) {
+    Panel& panel = panel_[index];
+    panel.any_begin = unit_.key_end, panel.any_end = unit_.key_begin;
+    panel.all_begin = unit_.key_begin, panel.all_end = unit_.key_end;
+    Element* queries = queries_ + index * kWidth * steps_;
+    float* output = output_ + index * kWidth * p_.D;
+    for (int64_t i = 0; i < kWidth * p_.D; ++i) output[i] = 0;
+    for (int lane = 0; lane < kWidth; ++lane) {
+      const int64_t column = smaller<int64_t>(index * kWidth + lane, unit_.columns - 1);
+      const auto [h, t] = place(column);
+      const KeyRange keys = visible_keys(p_, t);
+      const int64_t begin = larger(keys.begin, unit_.key_begin);
+      const int64_t end = larger(begin, smaller(keys.end, unit_.key_end));
+      if (begin < end) {
+        panel.any_begin = smaller(panel.any_begin, begin);
+        panel.any_end = larger(panel.any_end, end);
+      }
+      panel.all_begin = larger(panel.all_begin, begin);
+      panel.all_end = smaller(panel.all_end, end);
+      panel.key_begin[lane] = static_cast<int32_t>(begin);
+      panel.key_end[lane] = static_cast<int32_t>(end);
+      panel.row[lane] = static_cast<uint32_t>(t);
+      panel.head[lane] = static_cast<uint32_t>(unit_.b * p_.H + h);
+      panel.maximum[lane] = -kInfinity;
+      panel.sum[lane] = 0;
+      put_column<Math>(row_of<const Input>(p_.q, unit_.b, h, t), p_.D, lane, kWidth, queries);
+    }
+  }
+
+  struct Place {
+    int64_t h, t;
+  };
+  Place place(int64_t column) const {
+    const int64_t flat = unit_.column + column;
+    return {unit_.h_kv * (p_.H / p_.H_kv) + flat / p_.T, flat % p_.T};
+  }
+
+  void take_keys(int64_t key, int64_t count) {
+    const auto keys = left_rows<Math>(row_of<const Input>(p_.k, unit_.b, unit_.h_kv, key), p_.k.row,
+                                      count, p_.D, key_scratch_);
+    const auto values = stacked_rows<Math>(row_of<const Input>(p_.v, unit_.b, unit_.h_kv, key),
+                                           p_.v.row, count, p_.D, p_.D, false, value_scratch_);
+    for (int i = 0; i < panels_; ++i) {
+      Panel& panel = panel_[i];
+      const int64_t begin = (larger(panel.any_begin, key) - key) / Math::kPair * Math::kPair;
+      const int64_t end = smaller(panel.any_end - key, count);
+      if (begin >= end) continue;
+      const int rows = static_cast<int>(end - begin);
+      multiply<Math>(rows, kWidth, static_cast<int>(steps_),
+                     {keys.data + begin * keys.row, keys.row, keys.step},
+                     queries_ + i * kWidth * steps_, kWidth, weights_, kWidth, false);
+      hide(panel, key + begin, rows);
+      soften(panel, i, key + begin, rows);
+      const auto* weights = reinterpret_cast<const Element*>(weights_);
+      multiply<Math>(static_cast<int>(p_.D), kWidth, (rows + Math::kPair - 1) / Math::kPair,
+                     {values.data + begin / Math::kPair * values.step, values.row, values.step},
+                     weights, kWidth, output_ + i * kWidth * p_.D, kWidth, true);
+    }
+  }
+
+  // -inf where the mask forbids.
+  void hide(const Panel& panel, int64_t key, int rows) {
+    for (int row = 0; row < rows; ++row) {
+      if (key + row >= panel.all_begin && key + row < panel.all_end) continue;
+      const auto number = V::broadcast(static_cast<int32_t>(key + row));
+      for (int n = 0; n < kWidth; n += Math::kLanes) {
+        const auto begin = load_integers(panel.key_begin + n),
+                   end = load_integers(panel.key_end + n);
+        float* s = weights_ + row * kWidth + n;
+        V::store(s,
+                 ((number >= begin) & (number < end)) != 0 ? V::load(s) : V::broadcast(-kInfinity));
+      }
+    }
+  }
+
+  static typename V::I load_integers(const int32_t* p) {
+    return reinterpret_cast<typename V::I>(V::load(reinterpret_cast<const float*>(p)));
+  }
+
+  // One step of the online softmax: scores become weights, and the panel's output is rescaled where
+  // the maximum grew.
+  void soften(Panel& panel, int index, int64_t key, int rows) {
+    const float c = p_.scale * kLog2E;
+    for (int n = 0; n < kWidth; n += Math::kLanes) {
+      F maximum = V::broadcast(-kInfinity), other = maximum;
+      int row = 0;
+      for (; row + 2 <= rows; row += 2) {
+        maximum = V::max(V::load(weights_ + row * kWidth + n), maximum);
+        other = V::max(V::load(weights_ + (row + 1) * kWidth + n), other);
+      }
+      if (row < rows) maximum = V::max(V::load(weights_ + row * kWidth + n), maximum);
+      const F before = V::load(panel.maximum + n);
+      const F now = V::max(V::max(maximum, other), before);
+      const F shift = now == -kInfinity ? V::broadcast(0.0f) : now;
+      const F rescale = V::exp2((before - shift) * c);
+      const F sum = exponentiate(rows, n, c, shift);
+      V::store(panel.maximum + n, now);
+      V::store(panel.sum + n, V::load(panel.sum + n) * rescale + sum);
+      if (V::any(rescale != 1.0f)) {
+        float* output = output_ + index * kWidth * p_.D + n;
+        for (int64_t d = 0; d < p_.D; ++d) {
+          V::store(output + d * kWidth, V::load(output + d * kWidth) * rescale);
+        }
+      }
+    }
+    if (p_.dropout) {
+      drop_columns<Math>(p_, panel.head, panel.row, key, rows, kWidth, weights_);
+      if (Math::kPair == 2) pair_rows(rows);
+    }
+  }
+
+  // weights = 2^(c (s - shift)) in place, exactly 1 where s is shift, as pairs of rows where
+  // products take pairs; their sum.
+  F exponentiate(int rows, int n, float c, F shift) {
+    F sum{}, other{};
+    float* s = weights_ + n;
+    auto* pairs = reinterpret_cast<uint32_t*>(weights_) + n;
+    int row = 0;
+    for (; row + 2 <= rows; row += 2) {
+      const F first = V::exp2((V::load(s + row * kWidth) - shift) * c);
+      const F second = V::exp2((V::load(s + (row + 1) * kWidth) - shift) * c);
+      sum += first;
+      other += second;
+      if (Math::kPair == 1 || p_.dropout) {
+        V::store(s + row * kWidth, first);
+        V::store(s + (row + 1) * kWidth, second);
+      } else {
+        V::store(pairs + row / 2 * kWidth, V::pair(first, second));
+      }
+    }
+    if (row < rows) {
+      const F last = V::exp2((V::load(s + row * kWidth) - shift) * c);
+      sum += last;
+      if (Math::kPair == 1 || p_.dropout) {
+        V::store(s + row * kWidth, last);
+      } else {
+        V::store(pairs + row / 2 * kWidth, V::pair(last, F{}));
+      }
+    }
+    return sum + other;
+  }
+
+  void pair_rows(int rows) {
+    auto* pairs = reinterpret_cast<uint32_t*>(weights_);
+    for (int row = 0; row < rows; row += 2) {
+      for (int n = 0; n < kWidth; n += Math::kLanes) {
+        const F first = V::load(weights_ + row * kWidth + n);
+        const F second = row + 1 < rows ? V::load(weights_ + (row + 1) * kWidth + n) : F{};
+        V::store(pairs + row / 2 * kWidth + n, V::pair(first, second));
+      }
+    }
+  }
+
+  void close(int index) {
+    const Panel& panel = panel_[index];
+    const float* output = output_ + index * kWidth * p_.D;
+    for (int lane = 0; lane < kWidth; ++lane) {
+      const int64_t column = index * kWidth + lane;
+      if (column >= unit_.columns) return;
+      if (unit_.partial) {
+        put_partial(column, panel.maximum[lane], panel.sum[lane], output + lane);
+        continue;
+      }
+      const auto [h, t] = place(column);
+      const float sum = panel.sum[lane], factor = sum > 0 || sum != sum ? 1 / sum : 0;
+      Input* row = row_of<Input>(p_.o, unit_.b, h, t);
+      for (int64_t d = 0; d < p_.D; ++d) put(row + d, output[d * kWidth + lane] * factor);
+      put_denominator(p_, (unit_.b * p_.H + h) * p_.T + t, panel.maximum[lane], sum);
+    }
+  }
+
+  void put_partial(int64_t column, float maximum, float sum, const float* output) {
+    float* row = unit_.partial + column * p_.D;
+    for (int64_t d = 0; d < p_.D; ++d) row[d] = output[d * kWidth];
+    unit_.partial[unit_.columns * p_.D + column] = maximum;
+    unit_.partial[unit_.columns * (p_.D + 1) + column] = sum;
+  }
+
+  const Problem& p_;
+  const ForwardUnit& unit_;
+  const int64_t steps_;
+  const int panels_;
+  Element* queries_;  // [panel, steps, kWidth]
+  float* output_;     // [panel, D, kWidth]
+  float* weights_;    // [keys, kWidth], or pairs [keys / 2, kWidth]
+  Element* key_scratch_;
+  Element* value_scratch_;
+  Panel* panel_;
+};
+
+}  // namespace
+}  // namespace nanoflex::cpu

@@ -1,0 +1,59 @@
+// What the CPU tile kernels are told: plain pointers and sizes, so that the files that are compiled
+// for one instruction set include nothing that other files share.
+#pragma once
+
+#include <cstdint>
+
+namespace nanoflex::cpu {
+
+/// Rows of D elements at data + b * batch + h * head + row * row_stride, D next to each other.
+struct Rows {
+  void* data = nullptr;
+  int64_t batch = 0, head = 0, row = 0;  ///< strides in elements
+};
+
+/// One call of attention. q, o, dq: [B, H, T, D]; k, v, dk, dv: [B, H_kv, S, D]; all of one dtype.
+/// Row t stands at key position t + S - T = p and sees the keys p - left .. p + right.
+struct Problem {
+  int64_t B, H, H_kv, T, S, D;
+  int64_t left, right;  ///< >= 0; at most S + T
+  float scale;          ///< > 0
+
+  bool dropout = false;
+  uint64_t seed = 0;
+  uint32_t threshold = 0;  ///< of philox.h: weights whose word is below are dropped
+  float keep_scale = 1;    ///< 1 / (1 - probability)
+
+  Rows q = {}, k = {}, v = {}, o = {};
+  float* logsumexp = nullptr;  ///< [B, H, T]
+  /// [2, B, H, T]: the row's largest score, before scaling, and log2 of the sum of 2^(c (s -
+  /// largest)), c = scale log2(e). The logsumexp alone would cost weights near 1 the digits that a
+  /// large score takes.
+  float* denominator = nullptr;
+
+  // Backward only.
+  Rows d_o = {}, dk = {}, dv = {};
+  const float* delta = nullptr;  ///< [B, H, T], rowsum(dO * O) - dlogsumexp
+  float* dq = nullptr;           ///< [B, H, T, D], zeros at first; sums in fp32
+};
+
+/// A unit of the forward pass: query rows of one key head, whose G = H / H_kv query heads lie
+/// end to end as G * T columns, against a range of keys.
+struct ForwardUnit {
+  int64_t b, h_kv;
+  int64_t column, columns;     ///< first, and how many
+  int64_t key_begin, key_end;  ///< all keys: 0, S
+  float* partial = nullptr;    ///< not null: unnormalised o [columns, D], then m and l [columns]
+                               ///< (base 2), to be joined with those of the other key ranges
+};
+
+/// A unit of the backward pass: keys key .. key + keys of one key head, against all queries.
+struct BackwardUnit {
+  int64_t b, h_kv;
+  int64_t index;  ///< of the unit in its head: key = index * keys_per_unit
+  int64_t keys_per_unit;
+  uint32_t* turn;  ///< [B, H, blocks of queries], zeros at first: how many units have added to
+                   ///< that block of dq. Each waits for those before it, so the order is fixed.
+};
+
+}  // namespace nanoflex::cpu
