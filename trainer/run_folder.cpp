@@ -35,26 +35,33 @@ void check_id(const std::string& id) {
 
 }  // namespace
 
-RunFolder::RunFolder(const fs::path& runs_dir, const std::string& id) {
+ClaimedFolder claim_folder(const fs::path& runs_dir, const std::string& id) {
   if (!id.empty()) check_id(id);
   std::error_code error;
   fs::create_directories(runs_dir, error);
   const std::string base = id.empty() ? now_id() : id;
-  id_ = base;
+  std::string name = base;
   // create_directory is atomic: of two runs that ask for one id, one gets it.
-  for (int suffix = 2; !error && !fs::create_directory(runs_dir / id_, error) && !error; ++suffix) {
+  for (int suffix = 2; !error && !fs::create_directory(runs_dir / name, error) && !error;
+       ++suffix) {
     if (!id.empty()) {
       throw std::invalid_argument("[run] run_id '" + id + "' is in use: " +
                                   (runs_dir / id).string() + " exists; choose another");
     }
-    id_ = base + "_" + std::to_string(suffix);
+    name = base + "_" + std::to_string(suffix);
   }
-  if (!error) fs::create_directory(runs_dir / id_ / "checkpoint", error);
   if (error) {
-    throw std::invalid_argument("[run] cannot make " + (runs_dir / id_).string() + ": " +
+    throw std::invalid_argument("[run] cannot make " + (runs_dir / name).string() + ": " +
                                 error.message() + "; choose another --runs-dir");
   }
-  path_ = runs_dir / id_;
+  return {name, runs_dir / name};
+}
+
+RunFolder::RunFolder(const fs::path& runs_dir, const std::string& id) {
+  const ClaimedFolder folder = claim_folder(runs_dir, id);
+  id_ = folder.id;
+  path_ = folder.path;
+  fs::create_directory(path_ / "checkpoint");
   metrics_.open(path_ / "metrics.jsonl");
 }
 

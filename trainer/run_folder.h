@@ -20,12 +20,21 @@ struct StepMetrics {
   std::optional<double> validation_loss = {}, bits_per_byte = {};  ///< on the steps that validate
 };
 
+struct ClaimedFolder {
+  std::string id;
+  std::filesystem::path path;
+};
+
+/// Makes runs_dir/id, which must not be there. An empty id becomes YYYYMMDD_HHMMSS, with a suffix
+/// if that is taken. Throws std::invalid_argument for an id in use or one that is no plain folder
+/// name.
+ClaimedFolder claim_folder(const std::filesystem::path& runs_dir, const std::string& id);
+
 /// A run's record on disk: runs/<id>/ with config.yaml, metrics.jsonl, summary.json, run.md,
 /// report.html and checkpoint/.
 class RunFolder {
  public:
-  /// Makes the folder. An empty id becomes YYYYMMDD_HHMMSS, with a suffix if that is taken.
-  /// Throws std::invalid_argument for an id in use or one that is no plain folder name.
+  /// Makes the folder as claim_folder() does.
   RunFolder(const std::filesystem::path& runs_dir, const std::string& id);
 
   const std::string& id() const { return id_; }

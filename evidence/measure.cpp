@@ -1,0 +1,77 @@
+#include "evidence/measure.h"
+
+#include <algorithm>
+#include <chrono>
+#include <fstream>
+#include <limits>
+
+#include "trainer/memory.h"
+
+namespace nanoflex {
+namespace {
+
+double run_ms(const Contender& contender, int64_t times, at::Device device) {
+  synchronize(device);
+  const auto begin = std::chrono::steady_clock::now();
+  for (int64_t i = 0; i < times; ++i) contender.run();
+  synchronize(device);
+  const std::chrono::duration<double, std::milli> passed = std::chrono::steady_clock::now() - begin;
+  return passed.count() / static_cast<double>(times);
+}
+
+Measured summarise(std::vector<double> times) {
+  std::sort(times.begin(), times.end());
+  const size_t middle = times.size() / 2;
+  const double median =
+      times.size() % 2 == 1 ? times[middle] : (times[middle - 1] + times[middle]) / 2;
+  return {.median_ms = median, .spread = (times.back() - times.front()) / median};
+}
+
+}  // namespace
+
+std::vector<Measured> measure(const std::vector<Contender>& contenders,
+                              const MeasureOptions& options) {
+  std::vector<int64_t> peaks, times_each;
+  std::vector<std::vector<double>> times(contenders.size());
+  for (const Contender& contender : contenders) {
+    const int64_t before = live_tensor_bytes(options.device);
+    reset_peak_memory(options.device);
+    const double first = run_ms(contender, 1, options.device);
+    peaks.push_back(peak_tensor_bytes(options.device) - before);
+    times_each.push_back(
+        first > options.patience_ms
+            ? 0
+            : std::clamp<int64_t>(static_cast<int64_t>(options.shortest_ms / first), 1, 1000));
+    if (times_each.back() == 0) times[peaks.size() - 1].push_back(first);
+  }
+  for (int64_t repeat = 0; repeat < options.repeat; ++repeat) {
+    for (size_t i = 0; i < contenders.size(); ++i) {
+      if (times_each[i] == 0) continue;
+      times[i].push_back(run_ms(contenders[i], times_each[i], options.device));
+    }
+  }
+  std::vector<Measured> result;
+  for (size_t i = 0; i < contenders.size(); ++i) {
+    result.push_back(summarise(times[i]));
+    result.back().peak_bytes = peaks[i];
+  }
+  return result;
+}
+
+Contender gemm(at::ScalarType dtype, at::Device device) {
+  const auto kind = at::TensorOptions().dtype(dtype).device(device);
+  const at::Tensor a = at::ones({2048, 2048}, kind), b = at::ones({2048, 2048}, kind);
+  return {"gemm", [a, b, c = at::empty_like(a)]() mutable { at::mm_out(c, a, b); }};
+}
+
+int64_t free_memory_bytes(at::Device device) {
+  if (!device.is_cpu()) return std::numeric_limits<int64_t>::max();
+  std::ifstream info("/proc/meminfo");
+  for (std::string name; info >> name;) {
+    int64_t kilobytes = 0;
+    if (name == "MemAvailable:" && info >> kilobytes) return kilobytes * 1024;
+  }
+  return std::numeric_limits<int64_t>::max();
+}
+
+}  // namespace nanoflex

@@ -1,0 +1,43 @@
+#pragma once
+
+#include <torch/types.h>
+
+#include <functional>
+#include <string>
+#include <vector>
+
+namespace nanoflex {
+
+/// Something whose time is taken, beside others.
+struct Contender {
+  std::string name;
+  std::function<void()> run;
+};
+
+struct Measured {
+  double median_ms = 0;
+  double spread = 0;       ///< (slowest - fastest) / median of the repeats
+  int64_t peak_bytes = 0;  ///< of tensors, beyond what was live before
+};
+
+struct MeasureOptions {
+  int64_t repeat = 5;
+  at::Device device = at::kCPU;
+  double shortest_ms = 5;     ///< a repeat runs as often as it takes to last this long
+  double patience_ms = 2000;  ///< what takes longer is run once, and that time counts
+};
+
+/// Times each contender `repeat` times, taking turns, so that a noisy neighbour hits all alike.
+/// One untimed run comes first. REQUIRES: track_cpu_memory() was called.
+std::vector<Measured> measure(const std::vector<Contender>& contenders,
+                              const MeasureOptions& options);
+
+/// LibTorch's matrix product of two 2048 x 2048 matrices, the yardstick of a machine; its
+/// multiplications and additions are kGemmFlops.
+constexpr double kGemmFlops = 2.0 * 2048 * 2048 * 2048;
+Contender gemm(at::ScalarType dtype, at::Device device);
+
+/// Bytes that a new tensor may take on the device now.
+int64_t free_memory_bytes(at::Device device);
+
+}  // namespace nanoflex
