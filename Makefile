@@ -10,7 +10,9 @@ setup:
 build:
 	@scripts/build
 
-test: build
+test:
+	@scripts/setup nvrtc
+	@scripts/build
 	@ctest --test-dir build --no-tests=error --output-on-failure --parallel 2
 
 # AddressSanitizer and UndefinedBehaviorSanitizer over the tests. Leaks are not looked for: LibTorch

@@ -8,6 +8,7 @@
 #include "attention/backends.h"
 #include "attention/cpu/dispatch.h"
 #include "attention/cpu/fused_cpu.h"
+#include "attention/cuda/flash_cuda.h"
 #include "attention/flex/band.h"
 
 namespace nanoflex {
@@ -16,15 +17,37 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
+FlashCudaOptions cuda_options(const FusedOptions& options) {
+  const auto side = [](int64_t bound) { return bound == FusedOptions::kUnbounded ? -1 : bound; };
+  return {.left = side(options.left),
+          .right = side(options.right),
+          .scale = options.scale,
+          .dropout = options.dropout.probability,
+          .seed = options.dropout.seed};
+}
+
 FusedResult run_forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                         const FusedOptions& options) {
-  return cpu::forward(q, k, v, options, cpu::chosen_kernels());
+  if (q.is_cpu()) return cpu::forward(q, k, v, options, cpu::chosen_kernels());
+  const FlashCudaForward result = forward_cuda(q, k, v, cuda_options(options));
+  return {result.output, result.logsumexp};
 }
 
 FusedGradients run_backward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                             const FusedResult& result, const at::Tensor& d_output,
                             const at::Tensor& d_logsumexp, const FusedOptions& options) {
-  return cpu::backward(q, k, v, result, d_output, d_logsumexp, options, cpu::chosen_kernels());
+  if (q.is_cpu()) {
+    return cpu::backward(q, k, v, result, d_output, d_logsumexp, options, cpu::chosen_kernels());
+  }
+  const FlashCudaBackward gradients = backward_cuda({.q = q,
+                                                     .k = k,
+                                                     .v = v,
+                                                     .output = result.output,
+                                                     .logsumexp = result.logsumexp,
+                                                     .d_output = d_output,
+                                                     .d_logsumexp = d_logsumexp},
+                                                    cuda_options(options));
+  return {gradients.dq, gradients.dk, gradients.dv};
 }
 
 // The backward pass as a function of its own, so that deriving it again can be refused.
@@ -74,13 +97,19 @@ struct FlashForward : torch::autograd::Function<FlashForward> {
 
 std::string why_unsupported(const at::Tensor& q, const at::Tensor&, const at::Tensor&,
                             const Spec& spec) {
-  if (!q.is_cpu()) return "its kernels for " + q.device().str() + " are not there yet";
-  if (q.scalar_type() != at::kFloat && q.scalar_type() != at::kBFloat16) {
+  if (!q.is_cpu()) {
+    const std::string reason = why_no_flash_cuda(q);
+    if (!reason.empty()) return reason;
+  } else if (q.scalar_type() != at::kFloat && q.scalar_type() != at::kBFloat16) {
     return std::string("its kernels take float32 and bfloat16, not ") +
            c10::toString(q.scalar_type());
   }
-  if (!flex::band_of(spec.mask)) {
+  const auto band = flex::band_of(spec.mask);
+  if (!band) {
     return "mask '" + flex::to_text(spec.mask) + "' is not a band of keys around the query";
+  }
+  if (!q.is_cpu() && (band->left.value_or(0) < 0 || band->right.value_or(0) < 0)) {
+    return "mask '" + flex::to_text(spec.mask) + "' hides the query's own position";
   }
   if (spec.score.defined()) {
     return "it takes no score expression ('" + flex::to_text(spec.score) + "')";

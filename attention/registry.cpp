@@ -41,7 +41,10 @@ std::vector<std::string> names() {
 const Backend& choose_backend(const std::string& name, const at::Tensor& q, const at::Tensor& k,
                               const at::Tensor& v, const Spec& spec) {
   if (name == "auto") {
-    for (const char* preferred : {"flash", "sdpa", "flex", "vanilla"}) {
+    // On a GPU ATen's kernels come first until a record shows ours ahead.
+    const bool cpu = q.is_cpu();
+    for (const char* preferred :
+         {cpu ? "flash" : "sdpa", cpu ? "sdpa" : "flash", "flex", "vanilla"}) {
       const Backend& backend = *find(preferred);
       if (backend.why_unsupported(q, k, v, spec).empty()) return backend;
     }

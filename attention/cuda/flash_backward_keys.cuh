@@ -1,0 +1,198 @@
+// dk and dv: a block owns keys, a warp 16 of them, and runs over the queries of all heads that
+// share the key head. Scores are computed transposed, keys along the rows, so that weights and ds
+// are left operands of the products for dv and dk without leaving registers.
+#pragma once
+
+#include "attention/cuda/dropout.cuh"
+#include "attention/cuda/flash_backward.cuh"
+#include "attention/cuda/shapes.h"
+#include "attention/cuda/work.cuh"
+
+namespace nanoflex::cuda {
+
+/// With kDk or kDv alone, registers suffice for large heads.
+template <typename T_, int kHeadSize_, Shape kShape, bool kDk_, bool kDv_>
+struct BackwardKeysConfig {
+  using T = T_;
+  static constexpr int kHeadSize = kHeadSize_, kD = padded_head_size(kHeadSize);
+  static constexpr int kQueries = kShape.columns, kWarps = kShape.warps, kStages = kShape.stages;
+  static constexpr int kThreads = 32 * kWarps, kKeys = 16 * kWarps;
+  static_assert(kShape.row_tiles == 1);
+  static constexpr bool kDk = kDk_, kDv = kDv_;
+  using QueryTile = SharedTile<T, kQueries, kD>;
+  using KeyTile = SharedTile<T, kKeys, kD>;
+  static constexpr int kStageBytes = 2 * QueryTile::kElements * static_cast<int>(sizeof(T)) +
+                                     2 * kQueries * static_cast<int>(sizeof(float));
+  static constexpr int kKeyBytes = 2 * KeyTile::kElements * static_cast<int>(sizeof(T));
+  static constexpr int kSharedBytes = backward_keys_shared_bytes(kD, kShape, sizeof(T));
+  static_assert(kSharedBytes == kKeyBytes + kStages * kStageBytes);
+};
+
+/// What a step reads of its queries.
+template <typename Config>
+struct QueryStage {
+  typename Config::QueryTile queries, d_outputs;
+  float *shift, *delta;
+
+  __device__ __forceinline__ QueryStage(unsigned char* shared, int i) {
+    unsigned char* start = shared + Config::kKeyBytes + i % Config::kStages * Config::kStageBytes;
+    queries.data = reinterpret_cast<typename Config::T*>(start);
+    d_outputs.data = queries.data + Config::QueryTile::kElements;
+    shift = reinterpret_cast<float*>(d_outputs.data + Config::QueryTile::kElements);
+    delta = shift + Config::kQueries;
+  }
+
+  __device__ __forceinline__ void load(const BackwardParams& params, int b, int h,
+                                       int first_row) const {
+    using T = typename Config::T;
+    const AttentionParams& p = params.attention;
+    const int rows = min(Config::kQueries, p.T - first_row);
+    const auto load_queries = [&](const typename Config::QueryTile& tile, const void* x,
+                                  const Strides& strides) {
+      const T* source = static_cast<const T*>(x) + b * strides.b + h * strides.h;
+      load_tile<Config::kThreads>(tile, source + first_row * strides.t, strides.t, rows,
+                                  Config::kHeadSize);
+    };
+    load_queries(queries, p.q, p.q_strides);
+    load_queries(d_outputs, params.d_o, params.d_o_strides);
+    const int64_t start = (static_cast<int64_t>(b) * p.H + h) * p.T + first_row;
+    for (int r = static_cast<int>(threadIdx.x); r < Config::kQueries; r += Config::kThreads) {
+      shift[r] = r < rows ? params.shift[start + r] : kInfinity;
+      delta[r] = r < rows ? params.delta[start + r] : 0.0f;
+    }
+    cp_async_commit();
+  }
+};
+
+template <typename Config, bool kDropout, typename Program>
+struct BackwardKeysWarp {
+  static constexpr int C = Config::kQueries / 8, kColumns = Config::kD / 8;
+  const AttentionParams& p;
+  const Program& program;
+  Band band;
+  int b, first_key;
+  float dk[1][kColumns][4], dv[1][kColumns][4];
+
+  __device__ __forceinline__ BackwardKeysWarp(const AttentionParams& p, const Program& program,
+                                              int b, int block_key)
+      : p(p), program(program), band(p), b(b), first_key(block_key + warp_index() * 16) {
+    if constexpr (Config::kDk) fill(dk, 0);
+    if constexpr (Config::kDv) fill(dv, 0);
+  }
+
+  /// s becomes the dropped weights, dp becomes ds / scale; rows are keys.
+  template <bool kMasked>
+  __device__ __forceinline__ void to_ds(float (&s)[1][C][4], float (&dp)[1][C][4],
+                                        const QueryStage<Config>& stage, int h,
+                                        int first_row) const {
+    const BackwardElement<Program, true> element = {p, program};
+    const int key = first_key + lane_index() / 4;
+#pragma unroll
+    for (int j = 0; j < C; ++j) {
+      const int column = 8 * j + lane_index() % 4 * 2;
+      const float2 shift = *reinterpret_cast<const float2*>(stage.shift + column);
+      float2 delta = make_float2(0, 0);
+      if constexpr (Config::kDk) delta = *reinterpret_cast<const float2*>(stage.delta + column);
+      bool keep[4] = {true, true, true, true};
+      if constexpr (kDropout) keep_of_columns(keep, p, b * p.H + h, key, first_row + 8 * j);
+#pragma unroll
+      for (int e = 0; e < 4; ++e) {
+        const int row = first_row + column + e % 2, kv = key + e / 2 * 8;
+        bool seen = !kMasked || band.sees(row, kv);
+        if constexpr (Program::kHasMask) {
+          seen = seen && row < p.T && program.mask(b, h, band.position(row), kv);
+        }
+        element(s[0][j][e], dp[0][j][e], seen, keep[e], e % 2 ? shift.y : shift.x,
+                e % 2 ? delta.y : delta.x, b, h, band.position(row), kv);
+      }
+    }
+  }
+
+  __device__ __forceinline__ void step(const typename Config::KeyTile& keys,
+                                       const typename Config::KeyTile& values,
+                                       const QueryStage<Config>& stage, int h, int first_row) {
+    const int last_row = first_row + Config::kQueries - 1, last_key = first_key + 15;
+    if (band.none(first_row, last_row, first_key, last_key)) return;
+    float s[1][C][4], dp[1][C][4];
+    fill(s, 0);
+    fill(dp, 0);
+    multiply_transposed<Config::kD>(s, keys, warp_index() * 16, stage.queries);
+    if constexpr (Config::kDk) {
+      multiply_transposed<Config::kD>(dp, values, warp_index() * 16, stage.d_outputs);
+    }
+    const bool whole = band.all(first_row, last_row, first_key, last_key);
+    if (!Program::kHasMask && !Program::kHasScore && whole) {
+      to_ds<false>(s, dp, stage, h, first_row);
+    } else {
+      to_ds<true>(s, dp, stage, h, first_row);
+    }
+    if constexpr (Config::kDv) multiply_registers(dv, s, stage.d_outputs);
+    if constexpr (Config::kDk) multiply_registers(dk, dp, stage.queries);
+  }
+};
+
+template <typename Config, bool kDropout, typename Program>
+__device__ __forceinline__ void flash_backward_keys(const BackwardParams& params,
+                                                    const Program& program) {
+  using T = typename Config::T;
+  const AttentionParams& p = params.attention;
+  const int key_blocks = (p.S + Config::kKeys - 1) / Config::kKeys;
+  const int key_heads = p.H_kv * params.head_parts, group = p.H / key_heads;
+  const Work work =
+      work_of(static_cast<int>(blockIdx.x), p.B, key_heads, key_blocks, p.heads_per_section);
+  // Under a causal mask the first keys are seen by most queries.
+  const int first_key = (key_blocks - 1 - work.block) * Config::kKeys;
+  const int rows = min(Config::kKeys, p.S - first_key);
+  const typename Config::KeyTile keys = {reinterpret_cast<T*>(dynamic_shared)};
+  const typename Config::KeyTile values = {keys.data + Config::KeyTile::kElements};
+  BackwardKeysWarp<Config, kDropout, Program> warp(p, program, work.b, first_key);
+  const BlocksOfRange<Config::kQueries> blocks(warp.band.rows(first_key, first_key + rows - 1));
+
+  // Step i: query block i % count of the group's head i / count.
+  const int count = blocks.count(), steps = count * group;
+  const auto load = [&](int i) {
+    QueryStage<Config>(dynamic_shared, i)
+        .load(params, work.b, work.h * group + i / count, blocks.at(i % count) * Config::kQueries);
+  };
+  if (steps > 0) {
+    const auto load_own = [&](const typename Config::KeyTile& tile, const void* x,
+                              const Strides& strides) {
+      const T* source =
+          static_cast<const T*>(x) + work.b * strides.b + work.h / params.head_parts * strides.h;
+      load_tile<Config::kThreads>(tile, source + first_key * strides.t, strides.t, rows,
+                                  Config::kHeadSize);
+    };
+    load_own(keys, p.k, p.k_strides);
+    if constexpr (Config::kDk) load_own(values, p.v, p.v_strides);
+    load(0);
+  }
+  for (int i = 0; i < steps; ++i) {
+    cp_async_wait<0>();
+    __syncthreads();
+    if (Config::kStages > 1 && i + 1 < steps) load(i + 1);
+    warp.step(keys, values, QueryStage<Config>(dynamic_shared, i), work.h * group + i / count,
+              blocks.at(i % count) * Config::kQueries);
+    if constexpr (Config::kStages == 1) {
+      __syncthreads();
+      if (i + 1 < steps) load(i + 1);
+    }
+  }
+
+  const auto store = [&](const auto& c, const typename Config::KeyTile& tile, void* x,
+                         const Strides& strides) {
+    T* target =
+        static_cast<T*>(x) + work.b * strides.b + work.h * strides.h + first_key * strides.t;
+    store_rows(c, tile, warp_index() * 16, rows, Config::kHeadSize,
+               [&](int r) { return target + r * strides.t; });
+  };
+  if constexpr (Config::kDk) {
+    multiply_by(warp.dk, p.scale);
+    store(warp.dk, keys, params.dk, params.dk_strides);
+  }
+  if constexpr (Config::kDv) {
+    multiply_by(warp.dv, kDropout ? p.keep_scale : 1.0f);
+    store(warp.dv, values, params.dv, params.dv_strides);
+  }
+}
+
+}  // namespace nanoflex::cuda

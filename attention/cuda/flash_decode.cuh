@@ -1,0 +1,57 @@
+// The second half of attention whose keys are split over blocks (few query rows, many keys): the
+// parts that flash_forward.cuh wrote with kSplit become one result.
+//   o = sum_s w_s o_s / sum_s w_s, w_s = exp(logsumexp_s)
+#pragma once
+
+#include "attention/cuda/mask.cuh"
+#include "attention/cuda/shapes.h"
+#include "attention/cuda/tile.cuh"
+
+namespace nanoflex::cuda {
+
+__device__ __forceinline__ void store_rounded(__nv_bfloat16* target, float x) {
+  *target = __float2bfloat16_rn(x);
+}
+__device__ __forceinline__ void store_rounded(__half* target, float x) {
+  *target = __float2half_rn(x);
+}
+__device__ __forceinline__ void store_rounded(float* target, float x) { *target = x; }
+
+/// A warp per row of [B, H, T].
+template <typename T, int kHeadSize>
+__device__ __forceinline__ void flash_combine(const ForwardParams& params) {
+  constexpr int kD = padded_head_size(kHeadSize), kColumns = kD / 32;
+  const AttentionParams& p = params.attention;
+  const int64_t rows = static_cast<int64_t>(p.B) * p.H * p.T;
+  const int64_t row = static_cast<int64_t>(blockIdx.x) * (blockDim.x / 32) + warp_index();
+  if (row >= rows) return;
+  const int lane = lane_index();
+  const float* part = params.partial_logsumexp + row;
+
+  float maximum = -kInfinity, total = 0;
+  for (int s = lane; s < params.splits; s += 32) maximum = fmaxf(maximum, part[s * rows]);
+#pragma unroll
+  for (int i = 1; i < 32; i *= 2) {
+    maximum = fmaxf(maximum, __shfl_xor_sync(0xffffffff, maximum, i));
+  }
+  const float shift = maximum == -kInfinity ? 0.0f : maximum;
+  float o[kColumns] = {};
+  for (int s = 0; s < params.splits; ++s) {
+    const float weight = exp2_approx((part[s * rows] - shift) * kLog2E);
+    total += weight;
+    const float* source = params.partial_o + (s * rows + row) * kD + lane;
+#pragma unroll
+    for (int j = 0; j < kColumns; ++j) o[j] = fmaf(weight, source[32 * j], o[j]);
+  }
+  const float inverse = total == 0 ? 0.0f : 1 / total;
+  if (lane == 0) params.logsumexp[row] = total == 0 ? -kInfinity : maximum + log2f(total) * kLn2;
+  const int64_t head = row / p.T;
+  T* target = static_cast<T*>(params.o) + head / p.H * params.o_strides.b +
+              head % p.H * params.o_strides.h + row % p.T * params.o_strides.t;
+#pragma unroll
+  for (int j = 0; j < kColumns; ++j) {
+    if (lane + 32 * j < kHeadSize) store_rounded(target + lane + 32 * j, o[j] * inverse);
+  }
+}
+
+}  // namespace nanoflex::cuda

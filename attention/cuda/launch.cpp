@@ -1,0 +1,97 @@
+#ifdef NANOFLEX_CUDA
+
+#include "attention/cuda/launch.h"
+
+#include <c10/cuda/CUDAException.h>
+#include <c10/cuda/CUDAStream.h>
+#include <cuda_runtime_api.h>
+
+#include <array>
+#include <limits>
+#include <map>
+#include <mutex>
+#include <stdexcept>
+#include <utility>
+
+#include "attention/cuda/cubin_cache.h"
+
+namespace nanoflex::cuda {
+namespace {
+
+Device describe(int index) {
+  const auto attribute = [index](cudaDeviceAttr name) {
+    int value = 0;
+    C10_CUDA_CHECK(cudaDeviceGetAttribute(&value, name, index));
+    return value;
+  };
+  const int major = attribute(cudaDevAttrComputeCapabilityMajor);
+  const int capability = 10 * major + attribute(cudaDevAttrComputeCapabilityMinor);
+  return {.capability = capability,
+          .multiprocessors = attribute(cudaDevAttrMultiProcessorCount),
+          .l2_bytes = attribute(cudaDevAttrL2CacheSize),
+          .architecture = "sm_" + std::to_string(capability) + (major >= 9 ? "a" : "")};
+}
+
+/// Kernels that this process has loaded. They stay loaded: unloading at exit would meet a CUDA
+/// run-time that is gone.
+class LoadedKernels {
+ public:
+  cudaKernel_t get(const Kernel& kernel, const std::string& architecture) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    cudaKernel_t& loaded = kernels_[{architecture, kernel.text}];
+    if (loaded == nullptr) loaded = load(kernel, architecture);
+    return loaded;
+  }
+
+ private:
+  static cudaKernel_t load(const Kernel& kernel, const std::string& architecture) {
+    const std::string image = CubinCache().get(kernel.name, kernel.text, architecture).image;
+    cudaLibrary_t library = nullptr;
+    cudaKernel_t loaded = nullptr;
+    C10_CUDA_CHECK(
+        cudaLibraryLoadData(&library, image.data(), nullptr, nullptr, 0, nullptr, nullptr, 0));
+    C10_CUDA_CHECK(cudaLibraryGetKernel(&loaded, library, kKernelName));
+    return loaded;
+  }
+
+  std::mutex mutex_;
+  std::map<std::pair<std::string, std::string>, cudaKernel_t> kernels_;
+};
+
+}  // namespace
+
+const Device& current_device() {
+  static std::mutex mutex;
+  static std::map<int, Device> devices;
+  int index = 0;
+  C10_CUDA_CHECK(cudaGetDevice(&index));
+  const std::lock_guard<std::mutex> lock(mutex);
+  const auto found = devices.find(index);
+  return found != devices.end() ? found->second
+                                : devices.emplace(index, describe(index)).first->second;
+}
+
+void launch(const Kernel& kernel, const Grid& grid, const void* params) {
+  static LoadedKernels kernels;
+  if (grid.x == 0 || grid.y == 0) return;
+  if (grid.x > std::numeric_limits<int32_t>::max() || grid.y > 65535) {
+    throw std::invalid_argument("[attention] " + kernel.name + " would need " +
+                                std::to_string(grid.x) + " x " + std::to_string(grid.y) +
+                                " blocks; use a smaller batch");
+  }
+  const void* loaded = kernels.get(kernel, current_device().architecture);
+  // Beyond 48 KB a kernel has to ask, on each device; asking again costs next to nothing.
+  C10_CUDA_CHECK(cudaFuncSetAttribute(loaded, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                      kernel.shared_bytes));
+  cudaLaunchConfig_t config = {};
+  config.gridDim = dim3(static_cast<unsigned>(grid.x), static_cast<unsigned>(grid.y));
+  config.blockDim = dim3(static_cast<unsigned>(kernel.threads));
+  config.dynamicSmemBytes = static_cast<size_t>(kernel.shared_bytes);
+  config.stream = c10::cuda::getCurrentCUDAStream();
+  std::array<void*, 1> arguments = {const_cast<void*>(params)};
+  C10_CUDA_CHECK(cudaLaunchKernelExC(&config, loaded, arguments.data()));
+}
+
+}  // namespace nanoflex::cuda
+
+#endif

@@ -1,0 +1,29 @@
+// Kernels of kernels.h on a GPU. Only in builds with NANOFLEX_CUDA.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "attention/cuda/kernels.h"
+
+namespace nanoflex::cuda {
+
+struct Device {
+  int capability;  ///< 10 * major + minor
+  int multiprocessors;
+  int64_t l2_bytes;
+  std::string architecture;  ///< "sm_90a"
+};
+
+/// The current device. Throws std::runtime_error when the driver has none.
+const Device& current_device();
+
+struct Grid {
+  int64_t x = 1, y = 1;
+};
+
+/// Starts a kernel with its parameters (of the type that its source names, passed by value) on the
+/// current device and stream; compiles and loads it when it is first met.
+void launch(const Kernel& kernel, const Grid& grid, const void* params);
+
+}  // namespace nanoflex::cuda

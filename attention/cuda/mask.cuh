@@ -1,0 +1,90 @@
+// Which pairs a kernel looks at: the band of params.h, and a program that flex can plug in.
+#pragma once
+
+#include "attention/cuda/ptx.cuh"
+
+namespace nanoflex::cuda {
+
+constexpr float kInfinity = __builtin_bit_cast(float, 0x7f800000);
+constexpr float kLog2E = 1.4426950408889634f, kLn2 = 0.6931471805599453f;
+
+/// What a program offers. q is the query's position among the keys (row + S - T). The functions are
+/// called only where the flag says so.
+struct NoProgram {
+  static constexpr bool kHasMask = false;
+  static constexpr bool kHasScore = false;
+  /// May they attend?
+  __device__ __forceinline__ bool mask(int /*b*/, int /*h*/, int /*q*/, int /*kv*/) const {
+    return true;
+  }
+  /// The changed score, and its derivative by `s`, the scaled one.
+  __device__ __forceinline__ float score(float s, int /*b*/, int /*h*/, int /*q*/,
+                                         int /*kv*/) const {
+    return s;
+  }
+  __device__ __forceinline__ float derivative(float /*s*/, int /*b*/, int /*h*/, int /*q*/,
+                                              int /*kv*/) const {
+    return 1;
+  }
+};
+
+struct Range {
+  int begin, end;
+};
+
+/// The blocks of kSize keys (or queries) that a range of them touches; perhaps none. Where a list
+/// of blocks is to come from elsewhere, it takes this type's place: count() and at(i).
+template <int kSize>
+struct BlocksOfRange {
+  int first, last;  // one past the last
+
+  __device__ __forceinline__ explicit BlocksOfRange(Range range)
+      : first(range.begin / kSize),
+        last(range.end > range.begin ? (range.end + kSize - 1) / kSize : range.begin / kSize) {}
+
+  __device__ __forceinline__ int count() const { return last - first; }
+  __device__ __forceinline__ int at(int i) const { return first + i; }
+
+  /// Keeps part `index` of `parts` equal ones.
+  __device__ __forceinline__ void split(int index, int parts) {
+    const int size = (last - first + parts - 1) / parts;
+    first = min(first + index * size, last);
+    last = min(first + size, last);
+  }
+};
+
+struct Band {
+  int left, right, offset, T, S;
+
+  __device__ __forceinline__ explicit Band(const AttentionParams& p)
+      : left(p.left), right(p.right), offset(p.S - p.T), T(p.T), S(p.S) {}
+
+  __device__ __forceinline__ int position(int row) const { return row + offset; }
+
+  /// Keys that any of query rows first .. last sees.
+  __device__ __forceinline__ Range keys(int first, int last) const {
+    return {max(position(first) - left, 0), min(position(last) + right + 1, S)};
+  }
+  /// Query rows that see any of keys first .. last.
+  __device__ __forceinline__ Range rows(int first, int last) const {
+    return {max(first - right - offset, 0), min(last + left - offset + 1, T)};
+  }
+  __device__ __forceinline__ bool sees(int row, int key) const {
+    const int distance = key - position(row);
+    return distance >= -left && distance <= right && key < S;
+  }
+  /// Does no row of first_row .. last_row see any of the keys?
+  __device__ __forceinline__ bool none(int first_row, int last_row, int first_key,
+                                       int last_key) const {
+    return first_key > position(last_row) + right || last_key < position(first_row) - left ||
+           first_key >= S;
+  }
+  /// Does every such row see all of them?
+  __device__ __forceinline__ bool all(int first_row, int last_row, int first_key,
+                                      int last_key) const {
+    return last_key <= position(first_row) + right && first_key >= position(last_row) - left &&
+           last_key < S;
+  }
+};
+
+}  // namespace nanoflex::cuda

@@ -1,0 +1,102 @@
+// What can be known of the GPU kernels without a GPU: that NVRTC compiles them for the
+// architectures we meet, that their registers suffice, and that compiled kernels are kept on disk.
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <fstream>
+
+#include "attention/cuda/cubin_cache.h"
+#include "attention/cuda/kernels.h"
+
+namespace nanoflex::cuda {
+namespace {
+
+namespace fs = std::filesystem;
+
+/// Why there is no compiler here; "" when there is.
+std::string why_no_compiler() {
+  try {
+    Nvrtc::get();
+    return "";
+  } catch (const std::exception& error) {
+    return error.what();
+  }
+}
+
+class CudaCompile : public testing::Test {
+ protected:
+  void SetUp() override {
+    if (const std::string reason = why_no_compiler(); !reason.empty()) GTEST_SKIP() << reason;
+  }
+};
+
+/// Compiles all kernels; each must fit its registers and its architecture's shared memory.
+void expect_kernels_fit(int capability, const std::string& architecture) {
+  const Gpu gpu = gpu_of(capability);
+  for (const Kernel& kernel : all_kernels(gpu)) {
+    SCOPED_TRACE(kernel.name + " for " + architecture);
+    const Cubin cubin =
+        Nvrtc::get().compile(kernel.name, kernel.text, embedded_sources(), architecture);
+    std::printf("%-8s %-32s %3d registers %6d bytes shared %4d threads\n", architecture.c_str(),
+                kernel.name.c_str(), cubin.registers, kernel.shared_bytes, kernel.threads);
+    EXPECT_EQ(cubin.spill_bytes, 0);
+    EXPECT_EQ(cubin.stack_bytes, 0);
+    EXPECT_EQ(cubin.shared_bytes, 0);  // all of it is dynamic
+    EXPECT_LE(kernel.shared_bytes, shared_limit(gpu));
+    EXPECT_LE(cubin.registers * kernel.threads, 65536);
+  }
+}
+
+TEST_F(CudaCompile, KernelsFitAmpere) { expect_kernels_fit(80, "sm_80"); }
+TEST_F(CudaCompile, KernelsFitHopper) { expect_kernels_fit(90, "sm_90a"); }
+TEST_F(CudaCompile, KernelsFitBlackwell) { expect_kernels_fit(100, "sm_100a"); }
+TEST_F(CudaCompile, KernelsFitBlackwellDesktops) { expect_kernels_fit(120, "sm_120a"); }
+
+TEST_F(CudaCompile, RaggedHeadSizesCompile) {
+  for (const int D : {1, 20, 72, 200}) {
+    const Kernel kernel = forward_kernel({.type = Type::float16, .D = D, .gpu = Gpu::medium});
+    EXPECT_NO_THROW(Nvrtc::get().compile(kernel.name, kernel.text, embedded_sources(), "sm_80"));
+  }
+}
+
+TEST_F(CudaCompile, ABrokenSourceIsAnErrorOfOneLine) {
+  try {
+    Nvrtc::get().compile("broken.cu", "__global__ void f() {\n  undefined_name = 1;\n}\n", {},
+                         "sm_80");
+    FAIL() << "it compiled";
+  } catch (const std::runtime_error& error) {
+    const std::string message = error.what();
+    EXPECT_EQ(message.find('\n'), std::string::npos);
+    EXPECT_NE(message.find("broken.cu(2): error: identifier \"undefined_name\""), std::string::npos)
+        << message;
+  }
+}
+
+TEST_F(CudaCompile, TheCacheCompilesOnceAndMendsItself) {
+  const fs::path folder =
+      fs::temp_directory_path() / ("nanoflex_cache_" + std::to_string(getpid()));
+  const CubinCache cache(folder);
+  const std::string text = "extern \"C\" __global__ void f(float* x) { *x = 1; }";
+  const CubinCache::Found first = cache.get("f.cu", text, "sm_80");
+  const CubinCache::Found second = cache.get("f.cu", text, "sm_80");
+  EXPECT_FALSE(first.from_disk);
+  EXPECT_TRUE(second.from_disk);
+  EXPECT_EQ(first.image, second.image);
+  EXPECT_NE(cache.file_of(text, "sm_80"), cache.file_of(text, "sm_90a"));
+
+  const fs::path file = cache.file_of(text, "sm_80");
+  fs::resize_file(file, fs::file_size(file) / 2);
+  EXPECT_EQ(cache.get("f.cu", text, "sm_80").image, first.image);
+  EXPECT_TRUE(cache.get("f.cu", text, "sm_80").from_disk);
+  fs::remove_all(folder);
+}
+
+TEST_F(CudaCompile, ACacheThatCannotBeWrittenStillCompiles) {
+  const CubinCache cache("/dev/null/nowhere");
+  const std::string text = "extern \"C\" __global__ void f(float* x) { *x = 1; }";
+  EXPECT_FALSE(cache.get("f.cu", text, "sm_80").image.empty());
+}
+
+}  // namespace
+}  // namespace nanoflex::cuda

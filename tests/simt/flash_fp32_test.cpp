@@ -1,0 +1,88 @@
+// The fp32 kernels, with fused multiply-adds and in tf32, in the emulator against fp64.
+#include "tests/simt/flash_kernels.h"
+//
+#include <gtest/gtest.h>
+
+namespace nanoflex::simt {
+namespace {
+
+using cuda::kUnbounded;
+
+/// A number of 11 bits, as tf32 multiplies them.
+double rounded_to_tf32(double x) {
+  if (x == 0 || !std::isfinite(x)) return x;
+  const double unit = std::exp2(std::floor(std::log2(std::abs(x))) - 10);
+  return std::nearbyint(x / unit) * unit;
+}
+
+template <int D, bool kDropout = false, bool kTf32 = false>
+void expect_close(Problem p, int head_parts = 1) {
+  p.D = D;
+  SCOPED_TRACE(p.name() + (kTf32 ? " tf32" : ""));
+  const double epsilon = kTf32 ? 0x1p-10 : Dtype<float>::kEpsilon;
+  const Rounding rounding = kTf32 ? rounded_to_tf32 : rounded<float>;
+  const Inputs x = random_inputs(p, rounded<float>);
+  const Results truth = plain_attention(p, x), plain = plain_attention(p, x, rounding);
+  Bound bound = {truth, plain, epsilon};
+  const Results forward = run_forward_fp32<D, kTf32, kDropout>(p, x);
+  EXPECT_EQ(bound.why_not(&Results::o, forward.o), "") << "o";
+  EXPECT_EQ(bound.why_not(&Results::lse, forward.lse), "") << "logsumexp";
+  const Results backward = run_backward_fp32<D, kTf32, kDropout>(p, x, forward, head_parts);
+  // Weights are recomputed from a logsumexp that was rounded to fp32: one more unit.
+  bound.epsilon *= 2;
+  EXPECT_EQ(bound.why_not(&Results::dq, backward.dq), "") << "dq";
+  EXPECT_EQ(bound.why_not(&Results::dk, backward.dk), "") << "dk";
+  EXPECT_EQ(bound.why_not(&Results::dv, backward.dv), "") << "dv";
+}
+
+TEST(FlashFp32, IsRightForCausalFullAndWindowMasks) {
+  expect_close<32>({.H = 2, .T = 100, .S = 100});
+  expect_close<64>({.T = 40, .S = 70, .right = kUnbounded});
+  expect_close<32>({.T = 70, .S = 100, .left = 20, .right = 10});
+}
+
+TEST(FlashFp32, IsRightForGroupedHeadsAndRaggedShapes) {
+  expect_close<8>({.B = 2, .H = 4, .H_kv = 2, .T = 17, .S = 40, .time_first = true});
+  expect_close<8>({.B = 2, .H = 4, .H_kv = 2, .T = 17, .S = 40}, 2);
+  expect_close<20>({.H = 3, .H_kv = 1, .T = 1, .S = 70});
+  expect_close<80>({.T = 40, .S = 40});
+}
+
+TEST(FlashFp32, IsRightForLargeHeads) {
+  expect_close<128>({.T = 33, .S = 40});
+  expect_close<192>({.T = 20, .S = 40});
+  expect_close<256>({.T = 20, .S = 40});
+}
+
+TEST(FlashFp32, RowsThatSeeNothing) { expect_close<32>({.T = 70, .S = 30}); }
+
+TEST(FlashFp32, DropsWhatPhiloxSays) {
+  expect_close<32, true>({.H = 2, .T = 70, .S = 40, .right = kUnbounded, .dropout = 0.3});
+}
+
+TEST(FlashFp32, StandsScoresOfTenThousand) {
+  const Problem p = {.T = 40, .S = 80, .D = 64, .magnitude = 1e4};
+  const Inputs x = random_inputs(p, rounded<float>);
+  const Results truth = plain_attention(p, x), plain = plain_attention(p, x, rounded<float>);
+  const Results forward = run_forward_fp32<64, false, false>(p, x);
+  const Bound bound = {truth, plain, Dtype<float>::kEpsilon};
+  EXPECT_EQ(bound.why_not(&Results::o, forward.o), "") << "o";
+  EXPECT_EQ(bound.why_not(&Results::lse, forward.lse), "") << "logsumexp";
+  // Weights are recomputed from the logsumexp, whose own last place is 2^-10 here and may be off by
+  // one: so far may a weight be, relatively, and with it dv.
+  const Results backward = run_backward_fp32<64, false, false>(p, x, forward);
+  const double weight_error = 2 * 0x1p-10;
+  const double dv_size = *std::max_element(x.d_o.begin(), x.d_o.end()) * p.T;
+  EXPECT_TRUE(largest_error(backward.dv, truth.dv) <= weight_error * dv_size);
+  EXPECT_TRUE(std::isfinite(largest_error(backward.dq, truth.dq)));
+  EXPECT_TRUE(std::isfinite(largest_error(backward.dk, truth.dk)));
+}
+
+TEST(FlashFp32, Tf32IsRightToItsOwnPrecision) {
+  expect_close<64, false, true>({.H = 2, .T = 70, .S = 80});
+  expect_close<80, false, true>({.T = 40, .S = 40, .left = 20});
+  expect_close<256, true, true>({.T = 20, .S = 40, .dropout = 0.2});
+}
+
+}  // namespace
+}  // namespace nanoflex::simt
