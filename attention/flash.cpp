@@ -30,7 +30,7 @@ FusedResult run_forward(const at::Tensor& q, const at::Tensor& k, const at::Tens
                         const FusedOptions& options) {
   if (q.is_cpu()) return cpu::forward(q, k, v, options, cpu::chosen_kernels());
   const FlashCudaForward result = forward_cuda(q, k, v, cuda_options(options));
-  return {result.output, result.logsumexp};
+  return {result.output, result.logsumexp, result.denominator};
 }
 
 FusedGradients run_backward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
@@ -44,6 +44,7 @@ FusedGradients run_backward(const at::Tensor& q, const at::Tensor& k, const at::
                                                      .v = v,
                                                      .output = result.output,
                                                      .logsumexp = result.logsumexp,
+                                                     .denominator = result.denominator,
                                                      .d_output = d_output,
                                                      .d_logsumexp = d_logsumexp},
                                                     cuda_options(options));

@@ -9,8 +9,9 @@
 
 namespace nanoflex::cuda {
 
-/// Writes delta [B, H, T], and shift: the logsumexp (for 16-bit inputs in base 2, which saves them
-/// a multiplication per score), or +inf for a row that sees nothing. Eight lanes share a row.
+/// Writes delta [B, H, T] (fp32 inputs leave out dlse: it is added where no digits are lost), and
+/// for 16-bit inputs shift: the logsumexp in base 2, which saves a multiplication per score, or
+/// +inf for a row that sees nothing. Eight lanes share a row.
 template <typename T>
 __device__ __forceinline__ void flash_delta(const BackwardParams& params) {
   constexpr int kLanes = 8, kChunk = 16 / static_cast<int>(sizeof(T));
@@ -25,26 +26,35 @@ __device__ __forceinline__ void flash_delta(const BackwardParams& params) {
   const T* d_o = static_cast<const T*>(params.d_o) + b * params.d_o_strides.b +
                  h * params.d_o_strides.h + i * params.d_o_strides.t;
   float sum = 0;
-  for (int column = static_cast<int>(thread % kLanes) * kChunk; column < p.D;
-       column += kLanes * kChunk) {
-    if (column + kChunk <= p.D) {
-      float x[kChunk], y[kChunk];
-      load_chunk(x, o + column);
-      load_chunk(y, d_o + column);
-#pragma unroll
-      for (int j = 0; j < kChunk; ++j) sum = fmaf(x[j], y[j], sum);
-    } else {
-      for (int j = column; j < p.D; ++j) sum = fmaf(to_float(o[j]), to_float(d_o[j]), sum);
+  if constexpr (sizeof(T) == 4) {
+    // In the order in which dp is summed, so that rows that see one key alone cancel.
+    if (thread % kLanes == 0) {
+      for (int d = 0; d < p.D; ++d) sum = fmaf(to_float(o[d]), to_float(d_o[d]), sum);
     }
-  }
+  } else {
+    for (int column = static_cast<int>(thread % kLanes) * kChunk; column < p.D;
+         column += kLanes * kChunk) {
+      if (column + kChunk <= p.D) {
+        float x[kChunk], y[kChunk];
+        load_chunk(x, o + column);
+        load_chunk(y, d_o + column);
 #pragma unroll
-  for (int lanes = 1; lanes < kLanes; lanes *= 2) sum += __shfl_xor_sync(0xffffffff, sum, lanes);
+        for (int j = 0; j < kChunk; ++j) sum = fmaf(x[j], y[j], sum);
+      } else {
+        for (int j = column; j < p.D; ++j) sum = fmaf(to_float(o[j]), to_float(d_o[j]), sum);
+      }
+    }
+#pragma unroll
+    for (int lanes = 1; lanes < kLanes; lanes *= 2) sum += __shfl_xor_sync(0xffffffff, sum, lanes);
+  }
   if (thread % kLanes != 0 || thread / kLanes >= rows) return;
   const float logsumexp = params.logsumexp[row];
   const bool seen = logsumexp != -kInfinity;
-  if (params.d_logsumexp != nullptr) sum -= params.d_logsumexp[row];
+  if constexpr (sizeof(T) == 2) {
+    if (params.d_logsumexp != nullptr) sum -= params.d_logsumexp[row];
+    params.shift[row] = seen ? logsumexp * kLog2E : kInfinity;
+  }
   params.delta[row] = seen ? sum : 0.0f;
-  params.shift[row] = seen ? logsumexp * (sizeof(T) == 2 ? kLog2E : 1.0f) : kInfinity;
 }
 
 /// One element of the recomputation: turns a score s = q k^T and dp = do v^T into the weight as dv
@@ -54,21 +64,24 @@ struct BackwardElement {
   const AttentionParams& p;
   const Program& program;
 
-  /// b, h, q (a position), kv matter only to a program.
+  /// b, h, q (a position), kv matter only to a program. exp(s - shift - rest) is the weight; s is
+  /// rounded as the forward pass rounded it, so that nothing is left of a score that is the shift.
   __device__ __forceinline__ void operator()(float& s, float& dp, bool seen, bool keep, float shift,
-                                             float delta, int b, int h, int q, int kv) const {
-    constexpr float kTo2 = kBase2 ? 1.0f : kLog2E, kFrom2 = kBase2 ? kLog2E : 1.0f;
-    float exponent, derivative = 1;
+                                             float delta, int b, int h, int q, int kv,
+                                             float rest = 0, float d_logsumexp = 0) const {
+    float score, derivative = 1;
     if constexpr (Program::kHasScore) {
-      const float scaled = s * p.scale;
-      exponent = seen ? fmaf(program.score(scaled, b, h, q, kv), kFrom2, -shift) : -kInfinity;
+      const float scaled = __fmul_rn(s, p.scale);
+      score = seen ? program.score(scaled, b, h, q, kv) : -kInfinity;
       derivative = seen ? program.derivative(scaled, b, h, q, kv) : 0.0f;
     } else {
-      exponent = fmaf(s, p.scale * kFrom2, -shift);
+      score = kBase2 ? s : __fmul_rn(s, p.scale);
     }
-    const float weight = seen ? exp2_approx(exponent * kTo2) : 0.0f;
+    const float factor = Program::kHasScore ? kLog2E : p.scale * kLog2E;
+    const float exponent = kBase2 ? fmaf(score, factor, -shift) : (score - shift - rest) * kLog2E;
+    const float weight = seen ? exp2_approx(exponent) : 0.0f;
     const float d_weight = keep ? dp * p.keep_scale : 0.0f;
-    dp = weight * (d_weight - delta) * derivative;
+    dp = weight * (d_weight - delta + d_logsumexp) * derivative;
     s = keep ? weight : 0.0f;
   }
 };

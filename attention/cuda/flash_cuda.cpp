@@ -224,10 +224,14 @@ FlashCudaForward forward_cuda(const at::Tensor& q, const at::Tensor& k, const at
   const AttentionParams& p = x.params;
   const at::Tensor output = writable_like(q);
   const at::Tensor logsumexp = at::empty({p.B, p.H, p.T}, q.options().dtype(at::kFloat));
+  const bool is_fp32 = q.scalar_type() == at::kFloat;
+  const at::Tensor denominator =
+      is_fp32 ? at::empty({2, p.B, p.H, p.T}, logsumexp.options()) : at::Tensor();
   ForwardParams params = {.attention = p,
                           .o = output.data_ptr(),
                           .o_strides = strides_of(output),
                           .logsumexp = logsumexp.data_ptr<float>(),
+                          .denominator = is_fp32 ? denominator.data_ptr<float>() : nullptr,
                           .splits = 1,
                           .partial_o = nullptr,
                           .partial_logsumexp = nullptr};
@@ -240,7 +244,7 @@ FlashCudaForward forward_cuda(const at::Tensor& q, const at::Tensor& k, const at
       std::min(heads_in_cache(x.k, int64_t{p.B} * p.H_kv) * x.group(), p.B * p.H);
   const Kernel forward = forward_kernel(kernel);
   launch(forward, {.x = blocks_of(p.T, forward.rows) * p.H * p.B}, &params);
-  return {output, logsumexp};
+  return {output, logsumexp, denominator};
 }
 
 namespace {
@@ -295,6 +299,7 @@ FlashCudaBackward backward_cuda(const FlashCudaSaved& saved, const FlashCudaOpti
       .o_strides = strides_of(o),
       .d_o_strides = strides_of(d_o),
       .logsumexp = logsumexp.data_ptr<float>(),
+      .denominator = saved.denominator.defined() ? saved.denominator.data_ptr<float>() : nullptr,
       .d_logsumexp = d_logsumexp.defined() ? d_logsumexp.data_ptr<float>() : nullptr,
       .delta = delta.data_ptr<float>(),
       .shift = shift.data_ptr<float>(),

@@ -19,6 +19,7 @@ struct FlashCudaOptions {
 struct FlashCudaForward {
   at::Tensor output;     ///< [B, H, T, D] in q's dtype and, where rows stay 16-byte aligned, layout
   at::Tensor logsumexp;  ///< [B, H, T] fp32
+  at::Tensor denominator = {};  ///< for the backward pass of fp32 inputs
 };
 
 struct FlashCudaBackward {
@@ -40,8 +41,8 @@ FlashCudaForward forward_cuda(const at::Tensor& q, const at::Tensor& k, const at
 /// What a backward pass is given beside its inputs.
 struct FlashCudaSaved {
   at::Tensor q, k, v;
-  at::Tensor output, logsumexp;      ///< as forward_cuda returned them
-  at::Tensor d_output, d_logsumexp;  ///< the latter may be undefined
+  at::Tensor output, logsumexp, denominator;  ///< as forward_cuda returned them
+  at::Tensor d_output, d_logsumexp;           ///< the latter may be undefined
 };
 
 /// The gradients, bit for bit the same in every run. REQUIRES: forward_cuda's inputs and options.

@@ -21,7 +21,11 @@ __device__ __forceinline__ void to_ds32(const BackwardParams& params, const Prog
   const int64_t start = (static_cast<int64_t>(b) * p.H + h) * p.T;
   for (int i = static_cast<int>(threadIdx.x); i < kQueries * kKeys / 4; i += kThreads32) {
     const int query = i % kQueries, row = first_row + query, key = i / kQueries * 4;
-    const float shift = row < p.T ? params.shift[start + row] : kInfinity;
+    const int64_t all = static_cast<int64_t>(p.B) * p.H * p.T;
+    const float largest = row < p.T ? params.denominator[start + row] : 0.0f;
+    const float log_sum = row < p.T ? params.denominator[all + start + row] : 0.0f;
+    const bool has_d_logsumexp = params.d_logsumexp != nullptr && row < p.T;
+    const float d_logsumexp = has_d_logsumexp ? params.d_logsumexp[start + row] : 0.0f;
     const float delta = row < p.T ? params.delta[start + row] : 0.0f;
     PhiloxWords words = {};
     if constexpr (kDropout) words = dropout_words(p.seed, b * p.H + h, row, first_key + key);
@@ -32,7 +36,8 @@ __device__ __forceinline__ void to_ds32(const BackwardParams& params, const Prog
       if constexpr (Program::kHasMask) seen = seen && program.mask(b, h, position, kv);
       float* score = kKeysOwn ? s.at(key + e, query) : s.at(query, key + e);
       float* d_weight = kKeysOwn ? dp.at(key + e, query) : dp.at(query, key + e);
-      element(*score, *d_weight, seen, keep, shift, delta, b, h, position, kv);
+      element(*score, *d_weight, seen, keep, largest, delta, b, h, position, kv, log_sum,
+              d_logsumexp);
     }
   }
 }

@@ -133,8 +133,11 @@ __device__ __forceinline__ void flash_forward_fp32(const ForwardParams& params,
   if (threadIdx.x % softmax.kLanes == 0) {
     row_factor[row] = total == 0 ? 0.0f : keep_scale / total;
     if (row < rows) {
-      params.logsumexp[(static_cast<int64_t>(b) * p.H + h) * p.T + first_row + row] =
-          total == 0 ? -kInfinity : softmax.maximum + log2f(total) * kLn2;
+      const int64_t at = (static_cast<int64_t>(b) * p.H + h) * p.T + first_row + row;
+      const float log_sum = total == 0 ? 0.0f : log2f(total) * kLn2;
+      params.logsumexp[at] = total == 0 ? -kInfinity : softmax.maximum + log_sum;
+      params.denominator[at] = softmax.shift();
+      params.denominator[static_cast<int64_t>(p.B) * p.H * p.T + at] = log_sum;
     }
   }
   __syncthreads();

@@ -38,6 +38,9 @@ struct ForwardParams {
   void* o;  ///< [B, H, T, D]; rows hold D rounded up to 8
   Strides o_strides;
   float* logsumexp;  ///< [B, H, T], natural logarithm
+  /// [2, B, H, T], of fp32 inputs: a row's largest score and the logarithm of its sum of exp(s -
+  /// largest). Their sum alone would cost weights near 1 the digits that a large score takes.
+  float* denominator = nullptr;
   /// Only where keys are split over blocks: partial results, contiguous.
   int splits;
   float* partial_o;          ///< [splits, B, H, T, padded head size]
@@ -48,10 +51,11 @@ struct BackwardParams {
   AttentionParams attention;
   const void *o, *d_o;
   Strides o_strides, d_o_strides;
-  const float* logsumexp;    ///< [B, H, T]
-  const float* d_logsumexp;  ///< [B, H, T], or null
-  float *delta, *shift;      ///< [B, H, T], written by the first kernel for the others
-  void *dq, *dk, *dv;        ///< rows hold D rounded up to 8
+  const float* logsumexp;              ///< [B, H, T]
+  const float* denominator = nullptr;  ///< as the forward pass wrote it; of fp32 inputs
+  const float* d_logsumexp;            ///< [B, H, T], or null
+  float *delta, *shift;                ///< [B, H, T], written by the first kernel for the others
+  void *dq, *dk, *dv;                  ///< rows hold D rounded up to 8
   /// Parts (a divisor of H / H_kv) that a key head's query heads are dealt to, for more blocks: dk
   /// and dv are [B, H_kv * head_parts, S, D], to be summed over the parts.
   int head_parts = 1;

@@ -63,7 +63,7 @@ TEST(FlashProgram, MasksAndScoresInFp32) {
   const Results truth = plain_attention(p, x), plain = plain_attention(p, x, rounded<float>);
   const Results forward = run_forward_fp32<32, false, false, DocumentsWithSoftcap>(p, x);
   const Results backward = run_backward_fp32<32, false, false, DocumentsWithSoftcap>(p, x, forward);
-  expect_close({truth, plain, 2 * Dtype<float>::kEpsilon}, forward, backward);
+  expect_close({truth, plain, Dtype<float>::kEpsilon}, forward, backward);
 }
 
 }  // namespace

@@ -106,6 +106,9 @@ Results plain_attention(const Problem& p, const Inputs& x, const Rounding& round
           const double d_s =
               round(round(weight[j] * (d_weight[j] - correction)) * slope * p.scale());
           for (int d = 0; d < p.D; ++d) {
+            const double size = std::max(std::abs(x.k[key + d]), std::abs(q[d]));
+            y.largest_term = std::max(
+                {y.largest_term, std::abs(d_o[d]), std::abs(d_weight[j]) * p.scale() * size});
             add(y.dq[row * p.D + d], d_s * x.k[key + d]);
             add(y.dk[key + d], d_s * q[d]);
             add(y.dv[key + d], dropped[j] * d_o[d]);

@@ -47,6 +47,10 @@ struct Inputs {
 };
 struct Results {
   Numbers o, lse, dq, dk, dv;
+  Numbers denominator = {};  ///< of fp32 kernels: see cuda::ForwardParams
+  /// Of a truth: the largest number that a gradient is a sum of, an element of dO or, since dO v^T
+  /// cancels against its mean, that times scale times an element of k or q.
+  double largest_term = 0;
 };
 
 /// Rounds a number as the dtype of a plain computation would.

@@ -1,0 +1,91 @@
+#include "evidence/flash_lab.h"
+
+#include <torch/autograd.h>
+
+#include <stdexcept>
+
+#include "attention/attention.h"
+#include "attention/registry.h"
+#include "evidence/measure.h"
+#include "trainer/machine.h"
+#include "trainer/memory.h"
+
+namespace nanoflex {
+namespace {
+
+Spec spec_of(bool causal) { return {.mask = causal ? flex::causal() : flex::full()}; }
+
+struct Inputs {
+  at::Tensor q, k, v;
+};
+
+// [B, H, T, D], lying as [B, T, H, D].
+Inputs random_inputs(const AttentionProblem& p) {
+  const auto kind = at::TensorOptions().dtype(p.dtype).device(choose_device(p.device));
+  const auto random = [&] {
+    return at::randn({p.B, p.T, p.H, p.D}, kind).transpose(1, 2).detach().requires_grad_();
+  };
+  return {random(), random(), random()};
+}
+
+}  // namespace
+
+at::Tensor FlashAttention::operator()(const at::Tensor& q, const at::Tensor& k,
+                                      const at::Tensor& v) {
+  for (const at::Tensor* x : {&q, &k, &v}) {
+    if (!x->defined() || x->dim() != 4) {
+      throw std::invalid_argument("[attention] FlashAttention takes [B, T, H, D], is " +
+                                  (x->defined() ? c10::str(x->sizes()) : "undefined"));
+    }
+  }
+  Spec spec = spec_of(options_.causal);
+  if (training_) {
+    spec.dropout = {.probability = options_.dropout, .seed = options_.seed + calls_++};
+  }
+  return attend(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), spec, "flash")
+      .output.transpose(1, 2);
+}
+
+Availability flash_available(const std::string& device) {
+  try {
+    const at::Tensor q = at::empty({1, 1, 1, 8}, at::TensorOptions(choose_device(device)));
+    choose_backend("flash", q, q, q, {});
+    return {true, ""};
+  } catch (const std::invalid_argument& reason) {
+    return {false, reason.what()};
+  }
+}
+
+AttentionBenchmark benchmark_attention(const AttentionProblem& problem) {
+  track_cpu_memory();
+  const Inputs x = random_inputs(problem);
+  const at::Tensor d_output = at::ones_like(x.q);
+  const auto step = [&](const char* backend) {
+    return Contender{backend, [=, spec = spec_of(problem.causal)] {
+                       const at::Tensor output = attend(x.q, x.k, x.v, spec, backend).output;
+                       torch::autograd::grad({output}, {x.q, x.k, x.v}, {d_output});
+                     }};
+  };
+  const auto measured =
+      measure({step("vanilla"), step("flash")}, {.repeat = problem.repeat, .device = x.q.device()});
+  return {.standard_ms = measured[0].median_ms,
+          .flash_ms = measured[1].median_ms,
+          .speed_up = measured[0].median_ms / measured[1].median_ms,
+          .standard_bytes = measured[0].peak_bytes,
+          .flash_bytes = measured[1].peak_bytes};
+}
+
+OutputComparison compare_outputs(const AttentionProblem& problem) {
+  const at::NoGradGuard no_grad;
+  const Inputs x = random_inputs(problem);
+  const Spec spec = spec_of(problem.causal);
+  const at::Tensor standard = attend(x.q, x.k, x.v, spec, "vanilla").output.to(at::kDouble);
+  const at::Tensor flash = attend(x.q, x.k, x.v, spec, "flash").output.to(at::kDouble);
+  const at::Tensor difference = (flash - standard).abs();
+  const double tolerance = problem.dtype == at::kFloat ? 1e-5 : 2e-2;
+  return {.max_difference = difference.max().item<double>(),
+          .mean_difference = difference.mean().item<double>(),
+          .allclose = at::allclose(flash, standard, tolerance, tolerance)};
+}
+
+}  // namespace nanoflex

@@ -1,0 +1,18 @@
+# Turns the C++ blocks of README.md into a function that compiles and runs them, each in a scope:
+#   cmake -DREADME=<README.md> -DOUTPUT=<file.cpp> -P scripts/readme_examples.cmake
+file(READ ${README} text)
+string(REPLACE ";" "<semicolon>" text "${text}")
+string(REGEX MATCHALL "```cpp\n[^`]*```" blocks "${text}")
+if(NOT blocks)
+  message(FATAL_ERROR "no C++ block in ${README}")
+endif()
+set(code "#include <iostream>\n\n#include \"attention/attention.h\"\n#include \"evidence/flash_lab.h\"\n\n")
+string(APPEND code "void readme_examples(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {\n")
+string(APPEND code "  using namespace nanoflex;\n")
+foreach(block ${blocks})
+  string(REGEX REPLACE "^```cpp\n(.*)```$" "\\1" block "${block}")
+  string(APPEND code "  {\n${block}  }\n")
+endforeach()
+string(APPEND code "}\n")
+string(REPLACE "<semicolon>" ";" code "${code}")
+file(WRITE ${OUTPUT} "${code}")
