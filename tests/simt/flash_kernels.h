@@ -221,7 +221,7 @@ template <int D, bool kTf32, bool kDropout, typename Program = cuda::NoProgram>
 Results run_backward_fp32(const Problem& p, const Inputs& x, const Results& forward,
                           int head_parts = 1) {
   DeviceBackward<float> device(p, x, forward, head_parts);
-  constexpr cuda::Shape32 kShape = cuda::backward_shape32(D);
+  static constexpr cuda::Shape32 kShape = cuda::backward_shape32(D);
   using Config = cuda::Config32<D, kTf32>;
   const auto options = [](unsigned blocks) {
     return LaunchOptions{.grid = {blocks},
