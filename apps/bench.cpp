@@ -78,19 +78,15 @@ int bench(const cxxopts::ParseResult& flags) {
 int main(int argc, char** argv) {
   return run_program([&] {
     cxxopts::Options options = make_options();
-    try {
-      const auto flags = options.parse(argc, argv);
-      if (flags.count("help")) {
-        std::cout << options.help();
-        return 0;
-      }
-      if (!flags.unmatched().empty()) {
-        throw std::invalid_argument("[bench] unexpected argument '" + flags.unmatched().front() +
-                                    "'");
-      }
-      return bench(flags);
-    } catch (const cxxopts::exceptions::exception& problem) {
-      throw std::invalid_argument(std::string("[bench] ") + problem.what() + "; see --help");
+    const auto flags = options.parse(argc, argv);
+    if (flags.count("help")) {
+      std::cout << options.help();
+      return 0;
     }
+    if (!flags.unmatched().empty()) {
+      throw std::invalid_argument("[bench] unexpected argument '" + flags.unmatched().front() +
+                                  "'");
+    }
+    return bench(flags);
   });
 }

@@ -1,5 +1,4 @@
 // ./verify attention: one attention call on tensors from a file, to hold against another library.
-#include <cmath>
 #include <cxxopts.hpp>
 #include <iostream>
 #include <stdexcept>
@@ -58,15 +57,11 @@ int verify(const cxxopts::ParseResult& flags) {
 int main(int argc, char** argv) {
   return run_program([&] {
     cxxopts::Options options = make_options();
-    try {
-      const auto flags = options.parse(argc, argv);
-      if (flags.count("help")) {
-        std::cout << options.help();
-        return 0;
-      }
-      return verify(flags);
-    } catch (const cxxopts::exceptions::exception& problem) {
-      throw std::invalid_argument(std::string("[verify] ") + problem.what() + "; see --help");
+    const auto flags = options.parse(argc, argv);
+    if (flags.count("help")) {
+      std::cout << options.help();
+      return 0;
     }
+    return verify(flags);
   });
 }

@@ -24,7 +24,7 @@ const std::vector<std::string> kBackends = {"vanilla", "sdpa", "flash"};
 struct Shape {
   int64_t B, H, T, D;
   int64_t window = 0;  // keys back; 0: all
-  std::vector<std::string> backends = {"vanilla", "sdpa", "flash"};
+  std::vector<std::string> backends = kBackends;
 };
 
 std::string name_of(const Shape& s) {

@@ -112,6 +112,9 @@ int run_program(const std::function<int()>& body) try {
 } catch (const std::invalid_argument& problem) {
   std::cerr << "error: " << problem.what() << std::endl;
   return 2;
+} catch (const cxxopts::exceptions::exception& problem) {
+  std::cerr << "error: [flags] " << problem.what() << "; see --help" << std::endl;
+  return 2;
 } catch (const std::bad_alloc&) {
   std::cerr << "error: out of memory; lower --device-batch-size or the model" << std::endl;
   return 2;

@@ -20,7 +20,7 @@ struct TrainCommand {
 TrainCommand parse_train_command(const std::vector<std::string>& arguments);
 
 /// Runs a program's body and turns what it throws into one line on stderr and an exit code: 2 for
-/// std::invalid_argument, which the user can mend, 1 for anything else.
+/// std::invalid_argument and flags that do not parse, which the user can mend, 1 for anything else.
 int run_program(const std::function<int()>& body);
 
 }  // namespace nanoflex

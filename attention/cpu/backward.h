@@ -1,6 +1,6 @@
 // The backward tile kernel: Dao, "FlashAttention-2", arXiv:2307.08691, Algorithm 2, with keys as
 // vector lanes. A unit keeps a block of keys and its dk and dv; for each block of queries
-//   s = q k^T, dp = dO v^T [queries, keys];  p = 2^(c s - L);  ds = p (dp - delta)
+//   s = q k^T, dp = dO v^T [queries, keys];  p = 2^(c (s - m)) / l;  ds = p (dp - delta)
 //   dv += p^T dO;  dk += ds^T q;  dq += ds k
 #pragma once
 

@@ -16,7 +16,7 @@ struct Rows {
 /// Row t stands at key position t + S - T = p and sees the keys p - left .. p + right.
 struct Problem {
   int64_t B, H, H_kv, T, S, D;
-  int64_t left, right;  ///< >= 0; at most S + T
+  int64_t left, right;  ///< between -(S + T) and S + T
   float scale;          ///< > 0
 
   bool dropout = false;
@@ -43,8 +43,9 @@ struct ForwardUnit {
   int64_t b, h_kv;
   int64_t column, columns;     ///< first, and how many
   int64_t key_begin, key_end;  ///< all keys: 0, S
-  float* partial = nullptr;    ///< not null: unnormalised o [columns, D], then m and l [columns]
-                               ///< (base 2), to be joined with those of the other key ranges
+  float* partial = nullptr;  ///< not null: unnormalised o [columns, D], then each column's largest
+                             ///< score (before scaling) and sum, to be joined with those of the
+                             ///< other key ranges
 };
 
 /// A unit of the backward pass: keys key .. key + keys of one key head, against all queries.
