@@ -1,16 +1,61 @@
+// The fused path for any mask and score: what is a band of keys around the query is left to the
+// kernels, as for flash; the rest becomes a block mask and code that runs on tiles.
 #include "attention/backends.h"
+#include "attention/flex/band.h"
+#include "attention/flex/simplify.h"
+#include "attention/flex/tile_code.h"
+#include "attention/fused.h"
 
 namespace nanoflex {
 namespace {
 
-std::string why_unsupported(const at::Tensor&, const at::Tensor&, const at::Tensor&, const Spec&) {
-  return "";
+flex::TileCodeOptions code_options(const at::Tensor& q, const at::Tensor& k,
+                                   const FusedOptions& options) {
+  return {.mask = options.mask,
+          .score = options.score,
+          .B = q.size(0),
+          .H = q.size(1),
+          .T = q.size(2),
+          .S = k.size(2)};
+}
+
+FusedOptions fused_options(const at::Tensor& q, const Spec& spec) {
+  const flex::BandAndRest mask = flex::split_band(flex::simplify(spec.mask));
+  return {.left = mask.band.left.value_or(FusedOptions::kUnbounded),
+          .right = mask.band.right.value_or(FusedOptions::kUnbounded),
+          .scale = scale_of(q, spec),
+          .dropout = spec.dropout,
+          .mask = mask.rest,
+          .score = spec.score};
+}
+
+std::string why_unsupported(const at::Tensor& q, const at::Tensor& k, const at::Tensor&,
+                            const Spec& spec) {
+  const std::string reason = why_no_fused_kernels(q);
+  if (!reason.empty()) return reason;
+  const FusedOptions options = fused_options(q, spec);
+  if (!q.is_cpu()) {
+    if (options.mask.defined() || options.score.defined()) {
+      return "it has no CUDA kernels yet for more than a band of keys";
+    }
+    if (options.left < 0 || options.right < 0) {
+      return "mask '" + flex::to_text(spec.mask) + "' hides the query's own position";
+    }
+  }
+  return flex::why_no_tile_code(code_options(q, k, options));
+}
+
+Attention forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const Spec& spec) {
+  FusedOptions options = fused_options(q, spec);
+  if (options.mask.defined()) {
+    options.blocks = flex::block_mask(
+        options.mask, {.B = q.size(0), .H = q.size(1), .T = q.size(2), .S = k.size(2)});
+  }
+  return attend_fused(q, k, v, options, "flex");
 }
 
 }  // namespace
 
-// The expressions run on whole tensors for now, exactly as vanilla runs them (so `fused` is false);
-// the engine that fuses them into tile kernels takes attend_plainly's place here.
-Backend flex_backend() { return {"flex", false, why_unsupported, attend_plainly}; }
+Backend flex_backend() { return {"flex", true, why_unsupported, forward}; }
 
 }  // namespace nanoflex

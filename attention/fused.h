@@ -4,18 +4,25 @@
 #include <torch/types.h>
 
 #include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
 
-#include "attention/dropout.h"
+#include "attention/attention.h"
+#include "attention/flex/block_mask.h"
 
 namespace nanoflex {
 
-/// The keys that a query at position p among the keys sees: p - left .. p + right; kUnbounded: no
-/// bound on that side.
 struct FusedOptions {
   static constexpr int64_t kUnbounded = int64_t{1} << 40;
+  /// The keys that a query at position p among the keys sees: p - left .. p + right; kUnbounded: no
+  /// bound on that side.
   int64_t left = kUnbounded, right = kUnbounded;
   double scale = 1;
   Dropout dropout = {};
+  flex::Expression mask = {};   ///< what else is masked; undefined: nothing
+  flex::Expression score = {};  ///< how scaled scores change; undefined: they do not
+  std::shared_ptr<const flex::BlockMask> blocks = {};  ///< of `mask`; null when it is undefined
 };
 
 struct FusedResult {
@@ -26,6 +33,16 @@ struct FusedResult {
 
 struct FusedGradients {
   at::Tensor dq, dk, dv;
+  std::vector<at::Tensor> captured = {};  ///< of flex::differentiable_tensors(score), in its order
 };
+
+/// Attention by the fused kernels of q's device, differentiable once in q, k, v and in the score's
+/// captured tensors. `backend` is named where a second derivative is refused. REQUIRES: shapes as
+/// attend() checks them, and that the device's kernels take the dtype and the options.
+Attention attend_fused(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                       const FusedOptions& options, const std::string& backend);
+
+/// Why the kernels of q's device cannot run, whatever the mask; "" when they can.
+std::string why_no_fused_kernels(const at::Tensor& q);
 
 }  // namespace nanoflex

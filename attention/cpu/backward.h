@@ -7,7 +7,7 @@
 #include <sched.h>
 
 #include "attention/cpu/dropout.h"
-#include "attention/cpu/tiles.h"
+#include "attention/cpu/tile_program.h"
 
 namespace nanoflex::cpu {
 namespace {
@@ -21,6 +21,8 @@ class Backward {
   using F = typename V::F;
   using Element = typename Math::Element;
   static constexpr int kWidth = Math::kLanes * Math::kVectors;
+  using Programmed = TileProgram<Math::kLanes, kWidth>;
+  static constexpr int kStrip = Programmed::kStrip;
 
  public:
   static constexpr int kKeys = (kBackwardKeys + kWidth - 1) / kWidth * kWidth;
@@ -47,20 +49,19 @@ class Backward {
         q_scratch_(scratch.take<Element>(kQueries * D_)),
         do_scratch_(scratch.take<Element>(kQueries * D_)),
         q_stacked_(scratch.take<Element>(kQueries * D_)),
-        do_stacked_(scratch.take<Element>(kQueries * D_)) {}
+        do_stacked_(scratch.take<Element>(kQueries * D_)),
+        base_(scratch.take<float>(kStrip * kWidth)),
+        program_(problem.program, {Vary::kKey, kKeys, kQueries}, scratch) {}
 
   void run() {
     open();
     const int64_t group = p_.H / p_.H_kv;
     for (int64_t h = unit_.h_kv * group; h < (unit_.h_kv + 1) * group; ++h) {
+      program_.start(unit_.b, h);
+      program_.put_lanes(0, keys_, [&](int64_t lane) { return key_ + lane; });
       for (int64_t row = 0; row < p_.T; row += kQueries) {
         const int rows = static_cast<int>(smaller<int64_t>(kQueries, p_.T - row));
-        // Ranges of keys only move on from row to row.
-        const int64_t begin = visible_keys(p_, row).begin;
-        const int64_t end = visible_keys(p_, row + rows - 1).end;
-        if (begin < key_ + keys_ && end > key_ && begin < end) {
-          take_queries(h, row, rows, key_ / unit_.keys_per_unit - begin / unit_.keys_per_unit);
-        }
+        if (sees_any(p_, {unit_.b, h, row, rows, key_, keys_})) take_queries(h, row, rows);
       }
     }
     close();
@@ -79,8 +80,7 @@ class Backward {
     for (int64_t i = 0; i < static_cast<int64_t>(width_) * D_; ++i) dk_[i] = dv_[i] = 0;
   }
 
-  // `before`: how many units add to these rows of dq before this one.
-  void take_queries(int64_t h, int64_t row, int rows, int64_t before) {
+  void take_queries(int64_t h, int64_t row, int rows) {
     const Input* q = row_of<const Input>(p_.q, unit_.b, h, row);
     const Input* d_o = row_of<const Input>(p_.d_o, unit_.b, h, row);
     const auto q_left = left_rows<Math>(q, p_.q.row, rows, p_.D, q_scratch_);
@@ -88,8 +88,12 @@ class Backward {
     const auto q_right = stacked_rows<Math>(q, p_.q.row, rows, p_.D, D_, true, q_stacked_);
     const auto do_right = stacked_rows<Math>(d_o, p_.d_o.row, rows, p_.D, D_, true, do_stacked_);
     if (p_.dropout) draw(h, row, rows);
+    program_.put_rows(rows, [&](int64_t i) { return row + i + p_.S - p_.T; });
     for (int n = 0; n < width_; n += kWidth) {
-      const auto [begin, end] = seeing_rows(row, rows, n);
+      auto [begin, end] = seeing_rows(row, rows, n);
+      const Sight seen =
+          sight(p_.blocks, {unit_.b, h, row, rows, key_ + n, smaller(kWidth, keys_ - n)});
+      if (seen == Sight::kNone) begin = end = 0;
       clear(0, begin, n);
       clear(end, rows, n);
       if (begin == end) continue;
@@ -102,7 +106,7 @@ class Backward {
       multiply<Math>(count, kWidth, static_cast<int>(steps_),
                      {do_left.data + begin * do_left.row, do_left.row, 1}, v_columns_ + n, width_,
                      ds, width_, false);
-      differentiate(h, row, begin, end, n);
+      differentiate(h, row, {begin, end}, n, seen == Sight::kSome);
       const int lanes = smaller(kWidth, keys_ - n);
       const ptrdiff_t first = begin / Math::kPair;
       multiply<Math>(lanes, D_, pairs, {left(p_tile_) + first * width_ + n, 1, width_},
@@ -113,7 +117,7 @@ class Backward {
     const Element* ds = Math::kPair == 1 ? left(ds_tile_) : ds_rows_;
     multiply<Math>(rows, D_, (keys_ + Math::kPair - 1) / Math::kPair, {ds, width_ / Math::kPair, 1},
                    k_rows_.data, k_rows_.step, dq_, D_, false);
-    add_to_dq(h, row, rows, before);
+    add_to_dq(h, row, rows);
   }
 
   static const Element* left(const float* tile) { return reinterpret_cast<const Element*>(tile); }
@@ -143,8 +147,25 @@ class Backward {
     }
   }
 
-  // p_tile: s -> p;  ds_tile: dp -> ds, both as pairs of rows where products take pairs.
-  void differentiate(int64_t h, int64_t row, int begin, int end, int n) {
+  // p_tile: s -> p;  ds_tile: dp -> ds, both as pairs of rows where products take pairs. `cut`:
+  // whether the program's mask must be asked.
+  void differentiate(int64_t h, int64_t row, RowRange range, int n, bool cut) {
+    const bool programmed = cut || program_.has_score();
+    const int step = programmed ? kStrip : range.end - range.begin;
+    for (int begin = range.begin; begin < range.end; begin += step) {
+      const int end = smaller(begin + step, range.end);
+      strip_ = {};
+      if (programmed) {
+        strip_.result = program_.run(p_tile_ + begin * width_ + n, width_, p_.scale, begin, n,
+                                     end - begin, cut);
+        strip_.row = begin, strip_.lane = n;
+      }
+      differentiate_rows(h, row, begin, end, n);
+      if (unit_.sums.sums) program_.add_gradients(base_, begin, n, end - begin, unit_.sums);
+    }
+  }
+
+  void differentiate_rows(int64_t h, int64_t row, int begin, int end, int n) {
     for (int i = begin; i < end; i += 2) {
       const bool two = i + 1 < end;
       for (int lane = n; lane < n + kWidth; lane += Math::kLanes) {
@@ -168,10 +189,14 @@ class Backward {
   struct Weights {
     F p{}, ds{};
   };
-  Weights weights(int64_t h, int64_t row, int i, int lane) const {
+  Weights weights(int64_t h, int64_t row, int i, int lane) {
     const int64_t at = (unit_.b * p_.H + h) * p_.T + row + i;
     const float maximum = p_.denominator[at], log2_sum = p_.denominator[p_.B * p_.H * p_.T + at];
-    F s = (V::load(p_tile_ + i * width_ + lane) - maximum) * (p_.scale * kLog2E) - log2_sum;
+    const auto& changed = strip_.result;
+    const int place = (i - strip_.row) * kWidth + lane - strip_.lane;
+    F s = V::load(changed.changed ? changed.changed + place : p_tile_ + i * width_ + lane);
+    s = (s - maximum) * (p_.softmax_scale * kLog2E) - log2_sum;
+    if (changed.visible) s = V::where(V::load(changed.visible + place), s, -kInfinity);
     const KeyRange keys = visible_keys(p_, row + i);
     const int64_t first = key_ + lane;
     if (keys.begin > first || keys.end < first + Math::kLanes) {
@@ -186,7 +211,13 @@ class Backward {
       kept = p * keep;
       dp = dp * keep;
     }
-    return {kept, p * (dp - p_.delta[at])};
+    F ds = p * (dp - p_.delta[at]);
+    if (changed.changed) {
+      V::store(base_ + place, ds);
+      // Where nothing comes in nothing goes on, whatever the derivative is there.
+      ds = ds == 0.0f ? F{} : ds * V::load(changed.derivative + place);
+    }
+    return {kept, ds};
   }
 
   void put_row(int i, int lane, const Weights& weights) {
@@ -210,10 +241,11 @@ class Backward {
     }
   }
 
-  void add_to_dq(int64_t h, int64_t row, int rows, int64_t before) {
+  void add_to_dq(int64_t h, int64_t row, int rows) {
     const int64_t head = unit_.b * p_.H + h, blocks = (p_.T + kQueries - 1) / kQueries;
     uint32_t* turn = unit_.turn + head * blocks + row / kQueries;
-    for (int spin = 0; __atomic_load_n(turn, __ATOMIC_ACQUIRE) != static_cast<uint32_t>(before);) {
+    const auto mine = static_cast<uint32_t>(unit_.index);
+    for (int spin = 0; __atomic_load_n(turn, __ATOMIC_ACQUIRE) != mine;) {
       if (++spin > 1000) sched_yield();
     }
     float* out = p_.dq + (head * p_.T + row) * p_.D;
@@ -221,7 +253,9 @@ class Backward {
       const float* from = dq_ + i * D_;
       for (int64_t d = 0; d < p_.D; ++d) out[i * p_.D + d] += from[d] * p_.scale;
     }
-    __atomic_store_n(turn, static_cast<uint32_t>(before + 1), __ATOMIC_RELEASE);
+    const int64_t next =
+        next_unit(p_, {unit_.b, h, row, rows, 0, unit_.keys_per_unit}, unit_.index + 1);
+    __atomic_store_n(turn, static_cast<uint32_t>(next), __ATOMIC_RELEASE);
   }
 
   void close() {
@@ -256,6 +290,12 @@ class Backward {
   Element* do_scratch_;
   Element* q_stacked_;
   Element* do_stacked_;
+  struct {
+    typename Programmed::Strip result;  // all null: no program
+    int row = 0, lane = 0;
+  } strip_;
+  float* base_;  // of the strip, [rows, kWidth]: gradient of the changed scores
+  Programmed program_;
 };
 
 }  // namespace

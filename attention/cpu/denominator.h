@@ -13,7 +13,7 @@ inline void put_denominator(const Problem& p, int64_t at, float maximum, float s
   const double log2_sum = __builtin_log2(sum);
   p.logsumexp[at] =
       blind ? -__builtin_inff()
-            : static_cast<float>(static_cast<double>(maximum) * p.scale + log2_sum * kLn2);
+            : static_cast<float>(static_cast<double>(maximum) * p.softmax_scale + log2_sum * kLn2);
   p.denominator[at] = blind ? 0 : maximum;
   p.denominator[p.B * p.H * p.T + at] = blind ? 0 : static_cast<float>(log2_sum);
 }

@@ -6,7 +6,7 @@
 
 #include "attention/cpu/denominator.h"
 #include "attention/cpu/dropout.h"
-#include "attention/cpu/tiles.h"
+#include "attention/cpu/tile_program.h"
 
 namespace nanoflex::cpu {
 namespace {
@@ -45,22 +45,43 @@ class Forward {
         weights_(scratch.take<float>((kForwardKeys + 1) * kWidth)),
         key_scratch_(scratch.take<Element>(kForwardKeys * p_.D)),
         value_scratch_(scratch.take<Element>(kForwardKeys * p_.D)),
-        panel_(scratch.take<Panel>(kForwardPanels)) {}
+        panel_(scratch.take<Panel>(kForwardPanels)),
+        program_(problem.program, {Vary::kQuery, kColumns, kForwardKeys}, scratch) {}
 
   void run() {
+    program_.start(unit_.b, place(0).h);
     int64_t begin = unit_.key_end, end = unit_.key_begin;
     for (int i = 0; i < panels_; ++i) {
       open(i);
       begin = smaller(begin, panel_[i].any_begin);
       end = larger(end, panel_[i].any_end);
     }
-    for (int64_t key = begin / 2 * 2; key < end; key += kForwardKeys) {
-      take_keys(key, smaller<int64_t>(kForwardKeys, end - key));
+    for (int64_t key = begin / 2 * 2; key < end;) {
+      const KeyRange run = next_run(key, end);
+      for (key = run.begin; key < run.end; key += kForwardKeys) {
+        take_keys(key, smaller<int64_t>(kForwardKeys, run.end - key));
+      }
+      key = larger(key, run.end);
     }
     for (int i = 0; i < panels_; ++i) close(i);
   }
 
  private:
+  // From `key` on, the first keys that lie in blocks next to each other which are not empty for all
+  // queries of the unit.
+  KeyRange next_run(int64_t key, int64_t end) const {
+    if (!p_.blocks.kinds) return {key, end};
+    const auto [h, row] = place(0);
+    const auto empty = [&, h = h, row = row](int64_t at) {
+      return sight(p_.blocks, {unit_.b, h, row, unit_.columns, at, 1}) == Sight::kNone;
+    };
+    const auto next_block = [&](int64_t at) { return (at / p_.blocks.size + 1) * p_.blocks.size; };
+    while (key < end && empty(key)) key = next_block(key);
+    int64_t stop = key;
+    while (stop < end && !empty(stop)) stop = next_block(stop);
+    return {smaller(key, end), smaller(stop, end)};
+  }
+
   // Gathers the panel's queries as columns and says which keys they see.
   void open(int index) {
     Panel& panel = panel_[index];
@@ -89,6 +110,9 @@ class Forward {
       panel.sum[lane] = 0;
       put_column<Math>(row_of<const Input>(p_.q, unit_.b, h, t), p_.D, lane, kWidth, queries);
     }
+    program_.put_lanes(index * kWidth, kWidth, [&](int64_t lane) {
+      return static_cast<int64_t>(panel.row[lane]) + p_.S - p_.T;
+    });
   }
 
   struct Place {
@@ -104,21 +128,50 @@ class Forward {
                                       count, p_.D, key_scratch_);
     const auto values = stacked_rows<Math>(row_of<const Input>(p_.v, unit_.b, unit_.h_kv, key),
                                            p_.v.row, count, p_.D, p_.D, false, value_scratch_);
+    program_.put_rows(count, [&](int64_t row) { return key + row; });
     for (int i = 0; i < panels_; ++i) {
       Panel& panel = panel_[i];
       const int64_t begin = (larger(panel.any_begin, key) - key) / Math::kPair * Math::kPair;
       const int64_t end = smaller(panel.any_end - key, count);
       if (begin >= end) continue;
       const int rows = static_cast<int>(end - begin);
+      const Sight seen = sight_of(i, key + begin, rows);
+      if (seen == Sight::kNone) continue;
       multiply<Math>(rows, kWidth, static_cast<int>(steps_),
                      {keys.data + begin * keys.row, keys.row, keys.step},
                      queries_ + i * kWidth * steps_, kWidth, weights_, kWidth, false);
+      if (seen == Sight::kSome || program_.has_score()) {
+        change(i, static_cast<int>(begin), rows, seen == Sight::kSome);
+      }
       hide(panel, key + begin, rows);
       soften(panel, i, key + begin, rows);
       const auto* weights = reinterpret_cast<const Element*>(weights_);
       multiply<Math>(static_cast<int>(p_.D), kWidth, (rows + Math::kPair - 1) / Math::kPair,
                      {values.data + begin / Math::kPair * values.step, values.row, values.step},
                      weights, kWidth, output_ + i * kWidth * p_.D, kWidth, true);
+    }
+  }
+
+  // What the blocks leave a panel of the keys; with blocks, a unit lies in one head.
+  Sight sight_of(int index, int64_t key, int rows) const {
+    if (!p_.blocks.kinds) return Sight::kAll;
+    const auto [h, row] = place(index * kWidth);
+    const int64_t queries = smaller<int64_t>(kWidth, unit_.columns - index * kWidth);
+    return sight(p_.blocks, {unit_.b, h, row, queries, key, rows});
+  }
+
+  // The program's scores in place of the products; `cut`: -inf where its mask forbids.
+  void change(int index, int first, int rows, bool cut) {
+    constexpr int kStrip = TileProgram<Math::kLanes, kWidth>::kStrip;
+    for (int row = 0; row < rows; row += kStrip) {
+      const int count = smaller(kStrip, rows - row);
+      float* s = weights_ + row * kWidth;
+      const auto strip = program_.run(s, kWidth, p_.scale, first + row, index * kWidth, count, cut);
+      for (int i = 0; i < count * kWidth; i += Math::kLanes) {
+        const F score = V::load(strip.changed ? strip.changed + i : s + i);
+        const bool ask = strip.visible != nullptr;
+        V::store(s + i, ask ? V::where(V::load(strip.visible + i), score, -kInfinity) : score);
+      }
     }
   }
 
@@ -144,7 +197,7 @@ class Forward {
   // One step of the online softmax: scores become weights, and the panel's output is rescaled where
   // the maximum grew.
   void soften(Panel& panel, int index, int64_t key, int rows) {
-    const float c = p_.scale * kLog2E;
+    const float c = p_.softmax_scale * kLog2E;
     for (int n = 0; n < kWidth; n += Math::kLanes) {
       F maximum = V::broadcast(-kInfinity), other = maximum;
       int row = 0;
@@ -250,6 +303,7 @@ class Forward {
   Element* key_scratch_;
   Element* value_scratch_;
   Panel* panel_;
+  TileProgram<Math::kLanes, kWidth> program_;
 };
 
 }  // namespace

@@ -6,8 +6,11 @@
 #include <atomic>
 #include <cmath>
 #include <limits>
+#include <thread>
 
 #include "attention/cpu/denominator.h"
+#include "attention/cpu/sight.h"
+#include "attention/flex/tile_code.h"
 #include "attention/philox.h"
 
 namespace nanoflex::cpu {
@@ -28,8 +31,31 @@ at::Tensor with_dense_heads(const at::Tensor& x) {
 
 Rows rows_of(const at::Tensor& x) { return {x.data_ptr(), x.stride(0), x.stride(1), x.stride(2)}; }
 
+flex::TileCodeOptions code_options(const at::Tensor& q, const at::Tensor& k,
+                                   const FusedOptions& options) {
+  return {.mask = options.mask,
+          .score = options.score,
+          .B = q.size(0),
+          .H = q.size(1),
+          .T = q.size(2),
+          .S = k.size(2)};
+}
+
+Blocks blocks_of(const FusedOptions& options) {
+  if (!options.blocks) return {};
+  const flex::BlockMask& mask = *options.blocks;
+  const auto stride = [&](int64_t size, int dimension) {
+    return size == 1 ? 0 : mask.kinds.stride(dimension);
+  };
+  return {.kinds = mask.kinds.const_data_ptr<uint8_t>(),
+          .size = mask.block_size,
+          .batch = stride(mask.batches, 0),
+          .head = stride(mask.heads, 1),
+          .row = mask.kinds.stride(2)};
+}
+
 Problem make_problem(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                     const FusedOptions& options) {
+                     const FusedOptions& options, const flex::TileCode& code) {
   Problem p{.B = q.size(0),
             .H = q.size(1),
             .H_kv = k.size(1),
@@ -38,7 +64,10 @@ Problem make_problem(const at::Tensor& q, const at::Tensor& k, const at::Tensor&
             .D = q.size(3),
             .left = 0,
             .right = 0,
-            .scale = static_cast<float>(options.scale)};
+            .scale = static_cast<float>(options.scale),
+            .softmax_scale = options.score.defined() ? 1 : static_cast<float>(options.scale),
+            .blocks = blocks_of(options)};
+  if (options.mask.defined() || options.score.defined()) p.program = &code.program();
   // Positions are at most S + T apart.
   const auto bounded = [&](int64_t side) { return std::clamp(side, -p.S - p.T, p.S + p.T); };
   p.left = bounded(options.left);
@@ -51,8 +80,8 @@ Problem make_problem(const at::Tensor& q, const at::Tensor& k, const at::Tensor&
   return p;
 }
 
-// Runs body(unit, scratch) for units 0 .. count, each by the thread that is free first; units begin
-// in order. Results must not depend on who runs what.
+// Runs body(unit, thread, scratch) for units 0 .. count, each by the thread that is free first;
+// units begin in order. Results must not depend on who runs what.
 template <typename Body>
 void run_units(int64_t count, int64_t scratch_bytes, bool serial, const Body& body) {
   const int64_t threads = serial ? 1 : std::min<int64_t>(count, at::get_num_threads());
@@ -62,7 +91,9 @@ void run_units(int64_t count, int64_t scratch_bytes, bool serial, const Body& bo
   begin += (64 - reinterpret_cast<uintptr_t>(begin) % 64) % 64;
   std::atomic<int64_t> next = 0;
   const auto work = [&](int64_t thread) {
-    for (int64_t unit = next++; unit < count; unit = next++) body(unit, begin + thread * bytes);
+    for (int64_t unit = next++; unit < count; unit = next++) {
+      body(unit, thread, begin + thread * bytes);
+    }
   };
   if (threads == 1) return work(0);
   at::parallel_for(0, threads, 1, [&](int64_t first, int64_t last) {
@@ -75,12 +106,13 @@ int64_t divided_up(int64_t x, int64_t y) { return (x + y - 1) / y; }
 // Multiplications of one product of q and k, if nothing is hidden.
 int64_t products(const Problem& p) { return p.B * p.H * p.T * p.S * p.D; }
 
-// How the forward pass is cut: blocks of columns, and ranges of keys when those are few.
+// How the forward pass is cut: blocks of columns, and ranges of keys when those are few. The query
+// heads of a key head lie end to end as columns; with a program each stands alone.
 struct ForwardPlan {
   int64_t heads, columns, column_block, column_blocks, splits, split_keys;
 
   ForwardPlan(const Problem& p, const Kernels& kernels)
-      : heads(p.B * p.H_kv), columns(p.H / p.H_kv * p.T) {
+      : heads(p.program ? p.B * p.H : p.B * p.H_kv), columns(p.B * p.H * p.T / heads) {
     const int64_t wanted = kUnitsPerThread * at::get_num_threads();
     const int64_t even = divided_up(heads * columns, wanted);
     column_block =
@@ -100,17 +132,20 @@ struct ForwardPlan {
   ForwardUnit unit(const Problem& p, int64_t index) const {
     const int64_t split = index % splits, head = index / splits % heads;
     const int64_t block = column_blocks - 1 - index / splits / heads;
+    const int64_t per_batch = heads / p.B, group = p.H / per_batch;
+    const int64_t h = head % per_batch * group;
     ForwardUnit unit{};
-    unit.b = head / p.H_kv, unit.h_kv = head % p.H_kv;
-    unit.column = block * column_block;
-    unit.columns = std::min(column_block, columns - unit.column);
+    unit.b = head / per_batch, unit.h_kv = h / (p.H / p.H_kv);
+    unit.columns = std::min(column_block, columns - block * column_block);
+    unit.column = h % (p.H / p.H_kv) * p.T + block * column_block;
     unit.key_begin = split * split_keys;
     unit.key_end = std::min(p.S, unit.key_begin + split_keys);
     return unit;
   }
 };
 
-// Joins the parts of one column: o = sum f_i o_i / sum f_i l_i with f_i = e^(scale (m_i - m)).
+// Joins the parts of one column: o = sum f_i o_i / sum f_i l_i with f_i = e^(softmax_scale (m_i -
+// m)).
 template <typename Output>
 void join_column(const Problem& p, const ForwardPlan& plan, const float* parts,
                  const ForwardUnit& unit, int64_t column) {
@@ -123,7 +158,9 @@ void join_column(const Problem& p, const ForwardPlan& plan, const float* parts,
   };
   for (int64_t i = 0; i < plan.splits; ++i) maximum = std::max(maximum, part_maximum(i));
   const float shift = std::isinf(maximum) && maximum < 0 ? 0 : maximum;
-  const auto factor = [&](int64_t i) { return std::exp(p.scale * (part_maximum(i) - shift)); };
+  const auto factor = [&](int64_t i) {
+    return std::exp(p.softmax_scale * (part_maximum(i) - shift));
+  };
   for (int64_t i = 0; i < plan.splits; ++i) {
     sum += factor(i) * parts[i * size + unit.columns * (p.D + 1) + column];
   }
@@ -168,6 +205,69 @@ int64_t keys_per_unit(const Problem& p, const Kernels& kernels) {
   return std::clamp(divided_up(even, kernels.lanes) * kernels.lanes, kernels.lanes, kernels.keys);
 }
 
+// Which unit adds to each block of dq first.
+at::Tensor first_turns(const Problem& p, int64_t queries, int64_t keys) {
+  const int64_t blocks = divided_up(p.T, queries);
+  const at::Tensor turns = at::empty({p.B * p.H * blocks}, at::kInt);
+  auto* turn = turns.mutable_data_ptr<int32_t>();
+  for (int64_t head = 0; head < p.B * p.H; ++head) {
+    for (int64_t i = 0; i < blocks; ++i) {
+      const Tile tile = {.b = head / p.H,
+                         .h = head % p.H,
+                         .row = i * queries,
+                         .rows = std::min(queries, p.T - i * queries),
+                         .key = 0,
+                         .keys = keys};
+      *turn++ = static_cast<int32_t>(next_unit(p, tile, 0));
+    }
+  }
+  return turns;
+}
+
+// The sums of captured tensors' gradients: every unit's own, added in the units' order.
+class GradientTotals {
+ public:
+  GradientTotals(int64_t size, int64_t threads)
+      : size_(size),
+        chunks_(divided_up(size, GradientSums::kChunk)),
+        totals_(at::zeros({size}, at::kDouble)),
+        sums_(at::zeros({threads, size}, at::kDouble)),
+        touched_(at::zeros({threads, chunks_}, at::kByte)) {}
+
+  const at::Tensor& totals() const { return totals_; }
+
+  GradientSums of_thread(int64_t thread) const {
+    if (size_ == 0) return {};
+    return {sums_.mutable_data_ptr<double>() + thread * size_,
+            touched_.mutable_data_ptr<uint8_t>() + thread * chunks_};
+  }
+
+  // Waits for the units before this one.
+  void add(int64_t unit, int64_t thread) {
+    if (size_ == 0) return;
+    for (int spin = 0; turn_.load(std::memory_order_acquire) != unit;) {
+      if (++spin > 1000) std::this_thread::yield();
+    }
+    const GradientSums own = of_thread(thread);
+    auto* totals = totals_.mutable_data_ptr<double>();
+    for (int64_t chunk = 0; chunk < chunks_; ++chunk) {
+      if (!own.touched[chunk]) continue;
+      own.touched[chunk] = 0;
+      const int64_t begin = chunk * GradientSums::kChunk;
+      for (int64_t i = begin; i < std::min(size_, begin + GradientSums::kChunk); ++i) {
+        totals[i] += own.sums[i];
+        own.sums[i] = 0;
+      }
+    }
+    turn_.store(unit + 1, std::memory_order_release);
+  }
+
+ private:
+  const int64_t size_, chunks_;
+  at::Tensor totals_, sums_, touched_;
+  std::atomic<int64_t> turn_ = 0;
+};
+
 }  // namespace
 
 FusedResult forward(const at::Tensor& q_any, const at::Tensor& k_any, const at::Tensor& v_any,
@@ -175,7 +275,8 @@ FusedResult forward(const at::Tensor& q_any, const at::Tensor& k_any, const at::
   const at::Tensor q = with_dense_heads(q_any), k = with_dense_heads(k_any),
                    v = with_dense_heads(v_any);
   const Kernels& kernels = of_dtype(set, q);
-  Problem p = make_problem(q, k, v, options);
+  const flex::TileCode code(code_options(q, k, options), flex::TileCode::Pass::kForward);
+  Problem p = make_problem(q, k, v, options, code);
   const FusedResult result = {with_dense_heads(at::empty_like(q)),
                               at::empty({p.B, p.H, p.T}, at::kFloat),
                               at::empty({2, p.B, p.H, p.T}, at::kFloat)};
@@ -187,7 +288,7 @@ FusedResult forward(const at::Tensor& q_any, const at::Tensor& k_any, const at::
   const int64_t size = plan.splits > 1 ? plan.partial_size(p) : 0;
   const at::Tensor partials = at::empty({plan.units() * size}, at::kFloat);
   run_units(plan.units(), kernels.scratch_bytes(p), products(p) < kSerialProducts,
-            [&](int64_t index, char* scratch) {
+            [&](int64_t index, int64_t, char* scratch) {
               ForwardUnit unit = plan.unit(p, index);
               if (size > 0) unit.partial = partials.mutable_data_ptr<float>() + index * size;
               kernels.forward(p, unit, scratch);
@@ -203,7 +304,8 @@ FusedGradients backward(const at::Tensor& q_any, const at::Tensor& k_any, const 
   const at::Tensor q = with_dense_heads(q_any), k = with_dense_heads(k_any),
                    v = with_dense_heads(v_any), d_output = with_dense_heads(d_output_any);
   const Kernels& kernels = of_dtype(set, q);
-  Problem p = make_problem(q, k, v, options);
+  const flex::TileCode code(code_options(q, k, options), flex::TileCode::Pass::kBackward);
+  Problem p = make_problem(q, k, v, options, code);
   p.o = rows_of(result.output), p.d_o = rows_of(d_output);
   p.denominator = result.denominator.mutable_data_ptr<float>();
   const at::Tensor delta = compute_delta(p, d_logsumexp, kernels);
@@ -215,20 +317,31 @@ FusedGradients backward(const at::Tensor& q_any, const at::Tensor& k_any, const 
 
   const int64_t keys = keys_per_unit(p, kernels), blocks = divided_up(p.S, keys);
   const int64_t heads = p.B * p.H_kv;
-  const at::Tensor turn = at::zeros({p.B * p.H * divided_up(p.T, kernels.queries)}, at::kInt);
+  const at::Tensor turn = first_turns(p, kernels.queries, keys);
+  GradientTotals totals(code.gradient_size(), at::get_num_threads());
   // Key blocks of different heads side by side, so that threads seldom wait for their turn.
   run_units(heads * blocks, kernels.scratch_bytes(p), products(p) < kSerialProducts,
-            [&](int64_t index, char* scratch) {
+            [&](int64_t index, int64_t thread, char* scratch) {
               const int64_t head = index % heads;
               const BackwardUnit unit = {
                   .b = head / p.H_kv,
                   .h_kv = head % p.H_kv,
                   .index = index / heads,
                   .keys_per_unit = keys,
-                  .turn = reinterpret_cast<uint32_t*>(turn.mutable_data_ptr<int32_t>())};
+                  .turn = reinterpret_cast<uint32_t*>(turn.mutable_data_ptr<int32_t>()),
+                  .sums = totals.of_thread(thread)};
               kernels.backward(p, unit, scratch);
+              totals.add(index, thread);
             });
-  return {dq.to(q.scalar_type()), dk, dv};
+  FusedGradients gradients = {dq.to(q.scalar_type()), dk, dv};
+  for (const flex::CapturedGradient& captured : code.captured()) {
+    const int64_t size = captured.tensor.numel();
+    gradients.captured.push_back(totals.totals()
+                                     .narrow(0, captured.offset, size)
+                                     .view(captured.tensor.sizes())
+                                     .to(captured.tensor.scalar_type()));
+  }
+  return gradients;
 }
 
 }  // namespace nanoflex::cpu

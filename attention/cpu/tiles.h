@@ -3,7 +3,7 @@
 #pragma once
 
 #include "attention/cpu/gemm.h"
-#include "attention/cpu/problem.h"
+#include "attention/cpu/sight.h"
 
 namespace nanoflex::cpu {
 namespace {
@@ -127,16 +127,6 @@ void put_column(const Input* row, int64_t D, int64_t column, int64_t width,
 /// fp32 to the inputs' type.
 inline void put(float* out, float x) { *out = x; }
 inline void put(uint16_t* out, float x) { *out = narrow(x); }
-
-/// Keys [begin, end) that the query at row t may see.
-struct KeyRange {
-  int64_t begin, end;
-};
-inline KeyRange visible_keys(const Problem& p, int64_t t) {
-  const int64_t position = t + p.S - p.T;
-  const int64_t begin = larger<int64_t>(0, position - p.left);
-  return {begin, larger(begin, smaller(p.S, position + p.right + 1))};
-}
 
 }  // namespace
 }  // namespace nanoflex::cpu

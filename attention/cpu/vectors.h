@@ -46,6 +46,11 @@ struct Vectors {
   static I broadcast(int32_t x) { return I{} + x; }
   static F max(F a, F b) { return a > b ? a : b; }
 
+  /// `yes` where the truth value holds, else `no`.
+  static F where(F truth, F yes, float no) {
+    return reinterpret_cast<I>(truth) != 0 ? yes : broadcast(no);
+  }
+
   static I iota() {
     I result{};
     for (int lane = 0; lane < kLanes; ++lane) result[lane] = lane;

@@ -98,4 +98,14 @@ std::optional<Band> band_of(const Expression& mask) {
   return node.operands.size() == 2 ? comparison(node) : std::nullopt;
 }
 
+BandAndRest split_band(const Expression& mask) {
+  if (const auto band = band_of(mask)) return {.band = *band};
+  const Node& node = mask.node();
+  if (node.op != Op::kAnd) return {.rest = mask};
+  const BandAndRest a = split_band(node.operands[0]), b = split_band(node.operands[1]);
+  BandAndRest result = {.band = both(a.band, b.band), .rest = a.rest.defined() ? a.rest : b.rest};
+  if (a.rest.defined() && b.rest.defined()) result.rest = a.rest & b.rest;
+  return result;
+}
+
 }  // namespace nanoflex::flex

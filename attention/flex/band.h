@@ -17,4 +17,14 @@ struct Band {
 /// sums and differences, joined by `&`; or `full`. Else nothing.
 std::optional<Band> band_of(const Expression& mask);
 
+/// A mask as a band and what else it asks; `rest` is undefined when that is nothing.
+struct BandAndRest {
+  Band band = {};
+  Expression rest = {};
+};
+
+/// Takes out of a mask those of the parts that `&` joins which are bands. Both results together are
+/// the mask.
+BandAndRest split_band(const Expression& mask);
+
 }  // namespace nanoflex::flex

@@ -1,0 +1,117 @@
+// Elementary functions on vectors, to about a unit in the last place. Coefficients: Chebyshev fits.
+#pragma once
+
+#include "attention/cpu/vectors.h"
+
+namespace nanoflex::cpu {
+namespace {
+
+template <int kLanes>
+struct Elementary {
+  using V = Vectors<kLanes>;
+  using F = typename V::F;
+  using I = typename V::I;
+  typedef double D __attribute__((vector_size(8 * kLanes)));
+
+  static I bits(F x) { return reinterpret_cast<I>(x); }
+  static F number(I x) { return reinterpret_cast<F>(x); }
+
+  /// NaN where either is.
+  static F min(F a, F b) { return (b < a) | (b != b) ? b : a; }
+  static F max(F a, F b) { return (b > a) | (b != b) ? b : a; }
+  static F abs(F x) { return number(bits(x) & 0x7fffffff); }
+
+  /// The greatest integer that is not above x, within +-2^24; 0 for NaN.
+  static I floor(F x) {
+    constexpr float kMost = 16777216;
+    x = x > kMost ? V::broadcast(kMost) : x < -kMost ? V::broadcast(-kMost) : x;
+    x = x == x ? x : F{};
+    const I cut = __builtin_convertvector(x, I);
+    return cut + (__builtin_convertvector(cut, F) > x);  // true is -1
+  }
+
+  static F sqrt(F x) {
+    for (int lane = 0; lane < kLanes; ++lane) x[lane] = __builtin_sqrtf(x[lane]);
+    return x;
+  }
+
+  static F exp(F x) {
+    constexpr float kMagic = 12582912;  // 1.5 * 2^23: adding it rounds to an integer
+    x = x > 100.0f ? V::broadcast(100.0f) : x < -110.0f ? V::broadcast(-110.0f) : x;
+    const F n = (x * kLog2E + kMagic) - kMagic;
+    const F r = (x - n * 0.693145751953125f) - n * 1.4286068203094172e-6f;  // ln 2 in two parts
+    F y = r * 1.3941108433972675e-3f + 8.3751263981532e-3f;
+    y = y * r + 4.1666352896775e-2f;
+    y = y * r + 1.6666415514653e-1f;
+    y = y * r + 5.0000000471178e-1f;
+    y = y * r + 1.0f;
+    y = y * r + 1.0f;
+    // Two factors: 2^n itself may be out of range where the result is not.
+    const I exponent = __builtin_convertvector(x == x ? n : F{}, I), low = exponent >> 1;
+    return y * number((low + 127) << 23) * number((exponent - low + 127) << 23);
+  }
+
+  static F log(F x) {
+    const I tiny = x < 1.17549435e-38f;
+    const F normal = tiny ? x * 8388608.0f : x;
+    // x = 2^n m with sqrt(1/2) <= m < sqrt(2)
+    const I shifted = bits(normal) - 0x3f3504f3;
+    const I n = (shifted >> 23) - (tiny & 23);  // tiny is 0 or -1
+    const F f = number((shifted & 0x007fffff) + 0x3f3504f3) - 1.0f;
+    F p = f * -6.2015001190183e-2f + 1.0530864738939e-1f;
+    p = p * f - 1.0646191638200e-1f;
+    p = p * f + 1.1037783359055e-1f;
+    p = p * f - 1.2450743320911e-1f;
+    p = p * f + 1.4286524547787e-1f;
+    p = p * f - 1.6668001523072e-1f;
+    p = p * f + 2.0000010039685e-1f;
+    p = p * f - 2.4999990275042e-1f;
+    p = p * f + 3.3333333281199e-1f;
+    const F whole = __builtin_convertvector(n, F), square = f * f;
+    F y = p * f * square + whole * 1.4286068203094172e-6f;
+    y = (y - square * 0.5f) + f + whole * 0.693145751953125f;
+    y = x == 0.0f ? V::broadcast(-kInfinity) : y;
+    y = x == kInfinity ? x : y;
+    return (x < 0.0f) | (x != x) ? V::broadcast(__builtin_nanf("")) : y;
+  }
+
+  static F tanh(F x) {
+    const F size = abs(x), square = x * x;
+    F p = square * 2.2927448161781e-3f - 8.3439455158392e-3f;
+    p = p * square + 2.1768918651028e-2f;
+    p = p * square - 5.3959259577205e-2f;
+    p = p * square + 1.3333303556916e-1f;
+    p = p * square - 3.3333333172140e-1f;
+    const F small = x + x * square * p;
+    const F large = 1.0f - 2.0f / (exp(size + size) + 1.0f);
+    const F signed_large = number(bits(large) | (bits(x) & static_cast<int32_t>(0x80000000)));
+    return size < 0.625f ? small : signed_large;
+  }
+
+  static F sigmoid(F x) { return 1.0f / (exp(-x) + 1.0f); }
+
+  /// To the floor, with the divisor's sign for the remainder; by zero both are 0. Doubles hold the
+  /// quotient of 32-bit integers well enough that cutting it is exact.
+  static I divide(I a, I b) {
+    const I zero = b == 0, divisor = b - zero;
+    const D quotient = __builtin_convertvector(a, D) / __builtin_convertvector(divisor, D);
+    I q = __builtin_convertvector(quotient, I);
+    const I rest = a - q * divisor;
+    q += (rest != 0) & ((rest ^ divisor) < 0);  // true is -1
+    return q & ~zero;
+  }
+  static I remainder(I a, I b) { return (a - divide(a, b) * b) & ~(b == 0); }
+
+  /// Like Python's %: with the divisor's sign.
+  static F remainder(F a, F b) {
+    for (int lane = 0; lane < kLanes; ++lane) {
+      float rest = __builtin_fmodf(a[lane], b[lane]);
+      if (rest != 0 && (rest < 0) != (b[lane] < 0)) rest += b[lane];
+      a[lane] = rest;
+    }
+    return a;
+  }
+};
+
+}  // namespace
+}  // namespace nanoflex::cpu

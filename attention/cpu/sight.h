@@ -1,0 +1,70 @@
+// Which keys a query sees, and which tiles hold a pair that may attend: asked by the kernels, and
+// by who hands out their work.
+#pragma once
+
+#include "attention/cpu/problem.h"
+#include "attention/cpu/vectors.h"
+
+namespace nanoflex::cpu {
+namespace {
+
+/// Keys [begin, end) that the query at row t may see.
+struct KeyRange {
+  int64_t begin, end;
+};
+inline KeyRange visible_keys(const Problem& p, int64_t t) {
+  const int64_t position = t + p.S - p.T;
+  const int64_t begin = larger<int64_t>(0, position - p.left);
+  return {begin, larger(begin, smaller(p.S, position + p.right + 1))};
+}
+
+/// Some queries of one head against some keys.
+struct Tile {
+  int64_t b, h;
+  int64_t row, rows, key, keys;
+};
+
+enum class Sight : uint8_t { kNone, kSome, kAll };
+
+/// What the blocks say about a tile; the band is not asked.
+inline Sight sight(const Blocks& blocks, const Tile& tile) {
+  if (!blocks.kinds) return Sight::kAll;
+  const uint8_t* kinds = blocks.kinds + tile.b * blocks.batch + tile.h * blocks.head;
+  const int64_t last_row = (tile.row + tile.rows - 1) / blocks.size;
+  const int64_t last_key = (tile.key + tile.keys - 1) / blocks.size;
+  bool none = true, all = true;
+  for (int64_t i = tile.row / blocks.size; i <= last_row; ++i) {
+    for (int64_t j = tile.key / blocks.size; j <= last_key; ++j) {
+      const uint8_t kind = kinds[i * blocks.row + j];
+      none &= kind == 0;
+      all &= kind == 2;
+    }
+  }
+  return none ? Sight::kNone : all ? Sight::kAll : Sight::kSome;
+}
+
+/// Whether any pair of the tile may attend, as far as band and blocks tell.
+inline bool sees_any(const Problem& p, const Tile& tile) {
+  // Ranges of keys only move on from row to row.
+  const int64_t begin = visible_keys(p, tile.row).begin;
+  const int64_t end = visible_keys(p, tile.row + tile.rows - 1).end;
+  return begin < tile.key + tile.keys && end > tile.key && begin < end &&
+         sight(p.blocks, tile) != Sight::kNone;
+}
+
+/// The first unit of tile.keys keys, from `index` on, of which the tile's rows see something;
+/// beyond the last when there is none. tile.key does not matter.
+inline int64_t next_unit(const Problem& p, Tile tile, int64_t index) {
+  const int64_t keys_per_unit = tile.keys;
+  index = larger(index, visible_keys(p, tile.row).begin / keys_per_unit);
+  const int64_t end = visible_keys(p, tile.row + tile.rows - 1).end;
+  for (; index * keys_per_unit < end; ++index) {
+    tile.key = index * keys_per_unit;
+    tile.keys = smaller(keys_per_unit, p.S - tile.key);
+    if (sees_any(p, tile)) return index;
+  }
+  return p.S / keys_per_unit + 1;
+}
+
+}  // namespace
+}  // namespace nanoflex::cpu

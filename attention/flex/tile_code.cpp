@@ -1,0 +1,159 @@
+#include "attention/flex/tile_code.h"
+
+#include <algorithm>
+#include <iomanip>
+#include <sstream>
+#include <unordered_set>
+
+#include "attention/flex/bounds.h"
+#include "attention/flex/derivative.h"
+#include "attention/flex/simplify.h"
+
+namespace nanoflex::flex {
+
+Box TileCodeOptions::box() const {
+  return {.b_high = B - 1, .h_high = H - 1, .q_low = S - T, .q_high = S - 1, .kv_high = S - 1};
+}
+
+TileCode::TileCode(const TileCodeOptions& options, Pass pass) {
+  TileCodeBuilder builder(options.box());
+  if (options.mask.defined()) {
+    const int visible = builder.lower(simplify(options.mask), Type::kBool);
+    program_.has_mask = true;
+    program_.visible = builder.emit({visible}, mask_)[0];
+  }
+  if (options.score.defined()) {
+    const Expression score = simplify(options.score);
+    std::vector<int> roots = {builder.lower(score, Type::kFloat)};
+    if (pass == Pass::kBackward) {
+      roots.push_back(builder.lower(flex::derivative(score), Type::kFloat));
+      add_reads(score, builder, roots);
+    }
+    const std::vector<Value> results = builder.emit(roots, score_);
+    program_.has_score = true;
+    program_.changed = results[0];
+    if (pass == Pass::kBackward) program_.derivative = results[1];
+    for (size_t i = 0; i < reads_.size(); ++i) {
+      reads_[i].derivative = results[2 + 2 * i];
+      reads_[i].index = results[3 + 2 * i];
+    }
+  }
+  shared_ = builder.take();
+  std::copy(std::begin(shared_.slots), std::end(shared_.slots), program_.slots);
+  const auto span = [](const auto& code) {
+    return cpu::CodeSpan{code.data(), code.data() + code.size()};
+  };
+  program_.nothing = span(shared_.nothing), program_.query = span(shared_.query),
+  program_.key = span(shared_.key);
+  program_.mask = span(mask_), program_.score = span(score_);
+  program_.reads = reads_.data(), program_.read_count = static_cast<int32_t>(reads_.size());
+  program_.constants = shared_.constants.data();
+  program_.constant_count = static_cast<int32_t>(shared_.constants.size());
+}
+
+void TileCode::add_reads(const Expression& score, TileCodeBuilder& builder,
+                         std::vector<int>& roots) {
+  for (const CapturedRead& read : captured_reads(score)) {
+    const at::Tensor& tensor = read.read.node().tensor;
+    if (!tensor.requires_grad()) continue;
+    const auto same = [&](const CapturedGradient& one) { return one.tensor.is_same(tensor); };
+    auto found = std::find_if(captured_.begin(), captured_.end(), same);
+    if (found == captured_.end()) {
+      captured_.push_back({tensor, gradient_size()});
+      found = captured_.end() - 1;
+    }
+    reads_.push_back({.derivative = {}, .index = {}, .offset = found->offset});
+    roots.push_back(builder.lower(read.derivative, Type::kFloat));
+    roots.push_back(builder.lower_index(read.read));
+  }
+}
+
+int64_t TileCode::gradient_size() const {
+  return captured_.empty() ? 0 : captured_.back().offset + captured_.back().tensor.numel();
+}
+
+std::vector<at::Tensor> differentiable_tensors(const Expression& score) {
+  std::vector<at::Tensor> tensors;
+  for (const CapturedRead& read : captured_reads(simplify(score))) {
+    const at::Tensor& tensor = read.read.node().tensor;
+    const auto same = [&](const at::Tensor& one) { return one.is_same(tensor); };
+    if (tensor.requires_grad() && std::none_of(tensors.begin(), tensors.end(), same)) {
+      tensors.push_back(tensor);
+    }
+  }
+  return tensors;
+}
+
+namespace {
+
+constexpr int64_t kMostNodes = 10'000;  // values are numbered in 16 bits
+
+class Check {
+ public:
+  Check(const Expression& tree, const TileCodeOptions& options) : bounder_(tree) {
+    bounder_.over(options.box());
+    look(tree);
+  }
+  std::string reason;
+
+ private:
+  void look(const Expression& part) {
+    if (!reason.empty() || !seen_.insert(&part.node()).second) return;
+    if (part.type() == Type::kInt && !within(part, -kMost, kMost)) {
+      reason = "integer '" + to_text(part) + "' may leave 32 bits (" + range(part) + ")";
+    }
+    const Node& node = part.node();
+    for (size_t i = 0; i < node.operands.size(); ++i) {
+      const Expression& operand = node.operands[i];
+      const bool index = node.op == Op::kLoad && reason.empty();
+      if (index && !within(operand, 0, static_cast<double>(node.tensor.size(i) - 1))) {
+        reason = "index '" + to_text(operand) + "' (" + range(operand) + ") may lie outside of '" +
+                 node.name + "', which has " + std::to_string(node.tensor.size(i)) +
+                 " elements there; hold it with min and max";
+      }
+      look(operand);
+    }
+    if (node.op == Op::kLoad && node.tensor.numel() > kMost) {
+      reason = "tensor '" + node.name + "' has more than 2^31 elements";
+    }
+  }
+
+  bool within(const Expression& part, double low, double high) const {
+    const Bounds bounds = bounder_.of(part);
+    return bounds.low >= low && bounds.high <= high;
+  }
+
+  std::string range(const Expression& part) const {
+    const Bounds bounds = bounder_.of(part);
+    std::ostringstream text;
+    text << std::setprecision(12) << bounds.low << " to " << bounds.high;
+    return text.str();
+  }
+
+  static constexpr int64_t kMost = 2147483647;
+  Bounder bounder_;
+  std::unordered_set<const Node*> seen_;
+};
+
+}  // namespace
+
+std::string why_no_tile_code(const TileCodeOptions& options) {
+  std::vector<Expression> trees;
+  if (options.mask.defined()) trees.push_back(simplify(options.mask));
+  if (options.score.defined()) {
+    const Expression score = simplify(options.score);
+    trees.push_back(score);
+    trees.push_back(derivative(score));
+    for (const CapturedRead& read : captured_reads(score)) trees.push_back(read.derivative);
+  }
+  for (const Expression& tree : trees) {
+    if (tree.node().size > kMostNodes) {
+      return "the expression has more than " + std::to_string(kMostNodes) + " operations";
+    }
+    std::string reason = Check(tree, options).reason;
+    if (!reason.empty()) return reason;
+  }
+  return "";
+}
+
+}  // namespace nanoflex::flex

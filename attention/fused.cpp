@@ -1,0 +1,134 @@
+// The autograd node of the fused path: it saves q, k, v, o and the logsumexp; the backward kernels
+// recompute the rest (Dao, "FlashAttention-2", arXiv:2307.08691).
+#include "attention/fused.h"
+
+#include <torch/autograd.h>
+
+#include <stdexcept>
+
+#include "attention/cpu/dispatch.h"
+#include "attention/cpu/fused_cpu.h"
+#include "attention/cuda/flash_cuda.h"
+#include "attention/flex/tile_code.h"
+
+namespace nanoflex {
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+FlashCudaOptions cuda_options(const FusedOptions& options) {
+  const auto side = [](int64_t bound) { return bound == FusedOptions::kUnbounded ? -1 : bound; };
+  return {.left = side(options.left),
+          .right = side(options.right),
+          .scale = options.scale,
+          .dropout = options.dropout.probability,
+          .seed = options.dropout.seed};
+}
+
+FusedResult run_forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                        const FusedOptions& options) {
+  if (q.is_cpu()) return cpu::forward(q, k, v, options, cpu::chosen_kernels());
+  const FlashCudaForward result = forward_cuda(q, k, v, cuda_options(options));
+  return {result.output, result.logsumexp, result.denominator};
+}
+
+FusedGradients run_backward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                            const FusedResult& result, const at::Tensor& d_output,
+                            const at::Tensor& d_logsumexp, const FusedOptions& options) {
+  if (q.is_cpu()) {
+    return cpu::backward(q, k, v, result, d_output, d_logsumexp, options, cpu::chosen_kernels());
+  }
+  const FlashCudaBackward gradients = backward_cuda({.q = q,
+                                                     .k = k,
+                                                     .v = v,
+                                                     .output = result.output,
+                                                     .logsumexp = result.logsumexp,
+                                                     .denominator = result.denominator,
+                                                     .d_output = d_output,
+                                                     .d_logsumexp = d_logsumexp},
+                                                    cuda_options(options));
+  return {gradients.dq, gradients.dk, gradients.dv};
+}
+
+// Autograd's context holds no C++ values but those in a capsule.
+struct Call : torch::CustomClassHolder {
+  Call(const FusedOptions& options, const std::string& backend)
+      : options(options), backend(backend) {}
+  FusedOptions options;
+  std::string backend;
+};
+
+// What the backward pass needs beside tensors that autograd knows.
+struct Saved {
+  FusedResult result;
+  c10::intrusive_ptr<Call> call;
+};
+
+// The backward pass as a function of its own, so that deriving it again can be refused. `captured`
+// only tells autograd what the result depends on.
+struct FusedBackward : torch::autograd::Function<FusedBackward> {
+  static variable_list forward(AutogradContext* context, const at::Tensor& d_output,
+                               const at::Tensor& d_logsumexp, at::TensorList, const at::Tensor& q,
+                               const at::Tensor& k, const at::Tensor& v, const Saved& saved) {
+    context->saved_data["call"] = c10::IValue::make_capsule(saved.call);
+    const FusedGradients gradients =
+        run_backward(q, k, v, saved.result, d_output, d_logsumexp, saved.call->options);
+    variable_list all = {gradients.dq, gradients.dk, gradients.dv};
+    all.insert(all.end(), gradients.captured.begin(), gradients.captured.end());
+    return all;
+  }
+
+  static variable_list backward(AutogradContext* context, const variable_list&) {
+    const auto call =
+        c10::static_intrusive_pointer_cast<Call>(context->saved_data["call"].toCapsule());
+    throw std::invalid_argument("[attention] backend '" + call->backend +
+                                "' has no second derivative; use 'vanilla', which has");
+  }
+};
+
+struct FusedForward : torch::autograd::Function<FusedForward> {
+  static variable_list forward(AutogradContext* context, const at::Tensor& q, const at::Tensor& k,
+                               const at::Tensor& v, at::TensorList captured,
+                               const c10::intrusive_ptr<Call>& call) {
+    const FusedResult result = run_forward(q, k, v, call->options);
+    variable_list saved = {q, k, v, result.output, result.logsumexp, result.denominator};
+    saved.insert(saved.end(), captured.begin(), captured.end());  // so that changes are noticed
+    context->save_for_backward(saved);
+    context->saved_data["call"] = c10::IValue::make_capsule(call);
+    return {result.output, result.logsumexp};
+  }
+
+  static variable_list backward(AutogradContext* context, const variable_list& gradients) {
+    constexpr size_t kOwn = 6;  // of what is saved, the captured tensors follow
+    const variable_list saved = context->get_saved_variables();
+    const auto call =
+        c10::static_intrusive_pointer_cast<Call>(context->saved_data["call"].toCapsule());
+    const at::Tensor d_output = gradients[0].defined() ? gradients[0] : at::zeros_like(saved[3]);
+    variable_list result = FusedBackward::apply(
+        d_output, gradients[1], at::TensorList(saved).slice(kOwn), saved[0], saved[1], saved[2],
+        Saved{{saved[3], saved[4], saved[5]}, call});
+    result.emplace_back();  // none for the call
+    return result;
+  }
+};
+
+}  // namespace
+
+Attention attend_fused(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                       const FusedOptions& options, const std::string& backend) {
+  variable_list captured;
+  if (options.score.defined()) captured = flex::differentiable_tensors(options.score);
+  const variable_list result = FusedForward::apply(q, k, v, at::TensorList(captured),
+                                                   c10::make_intrusive<Call>(options, backend));
+  return {result[0], result[1]};
+}
+
+std::string why_no_fused_kernels(const at::Tensor& q) {
+  if (!q.is_cpu()) return why_no_flash_cuda(q);
+  if (q.scalar_type() == at::kFloat || q.scalar_type() == at::kBFloat16) return "";
+  return std::string("its kernels take float32 and bfloat16, not ") +
+         c10::toString(q.scalar_type());
+}
+
+}  // namespace nanoflex
