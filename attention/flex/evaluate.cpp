@@ -30,6 +30,13 @@ at::Tensor remainder_integers(const at::Tensor& a, const at::Tensor& b) {
   return at::remainder(a, divisor).masked_fill(b == 0, 0);
 }
 
+// In fp32 at least: half precision has no 2^24.
+at::Tensor saturating_floor(const at::Tensor& x) {
+  if (!x.is_floating_point()) return x;
+  const at::Tensor wide = x.scalar_type() == at::kDouble ? x : x.to(at::kFloat);
+  return wide.floor().nan_to_num(0).clamp(-kLargestFloor, kLargestFloor).to(at::kLong);
+}
+
 class Evaluation {
  public:
   explicit Evaluation(const EvaluateOptions& options)
@@ -99,7 +106,7 @@ class Evaluation {
       case Op::kAbs:
         return x.abs();
       case Op::kFloor:
-        return x.floor().to(at::kLong);
+        return saturating_floor(x);
       case Op::kExp:
         return x.exp();
       case Op::kLog:

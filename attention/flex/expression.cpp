@@ -126,9 +126,11 @@ bool reads_score(const Expression& expression, std::unordered_set<const Node*>& 
                      [&](const Expression& operand) { return reads_score(operand, seen); });
 }
 
+// 0.0 and -0.0 are two: one over them differs.
 bool same_constant(const Node& x, const Node& y) {
-  return x.type == Type::kFloat ? x.constant.toDouble() == y.constant.toDouble()
-                                : x.constant.toLong() == y.constant.toLong();
+  if (x.type != Type::kFloat) return x.constant.toLong() == y.constant.toLong();
+  const double a = x.constant.toDouble(), b = y.constant.toDouble();
+  return a == b && std::signbit(a) == std::signbit(b);
 }
 
 bool same(const Expression& a, const Expression& b, bool compare_tensors) {
@@ -219,6 +221,7 @@ Expression apply(Op op, const std::vector<Expression>& operands) {
                ? Expression(-value.toDouble())
                : Expression(static_cast<int64_t>(0 - static_cast<uint64_t>(value.toLong())));
   }
+  if (op == Op::kFloor && last.type == Type::kInt) return operands[0];
   if ((op == Op::kDivide || op == Op::kRemainder) && type == Type::kInt &&
       last.op == Op::kConstant && last.constant.toLong() == 0) {
     reject("'" + quotable(operands[0]) + "' is divided by zero");

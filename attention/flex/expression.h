@@ -70,6 +70,10 @@ struct Node {
 
 constexpr int64_t kMaxDepth = 1000, kMaxSize = 100'000;
 
+/// floor() of a float is an integer between -2^24 and 2^24, at which larger values and infinities
+/// stop, and 0 for NaN: integers that fused kernels can hold. An integer is its own floor.
+constexpr int64_t kLargestFloor = int64_t{1} << 24;
+
 /// A tensor that an expression reads, to be indexed once for each of its dimensions.
 /// Gradients flow into a float tensor that requires them.
 class Captured : public Expression {
@@ -107,7 +111,7 @@ inline Expression operator|(const Expression& a, const Expression& b) { return a
 inline Expression min(const Expression& a, const Expression& b) { return apply(Op::kMin, {a, b}); }
 inline Expression max(const Expression& a, const Expression& b) { return apply(Op::kMax, {a, b}); }
 inline Expression abs(const Expression& a) { return apply(Op::kAbs, {a}); }
-inline Expression floor(const Expression& a) { return apply(Op::kFloor, {a}); }  ///< an integer
+inline Expression floor(const Expression& a) { return apply(Op::kFloor, {a}); }  ///< see kLargestFloor
 inline Expression exp(const Expression& a) { return apply(Op::kExp, {a}); }
 inline Expression log(const Expression& a) { return apply(Op::kLog, {a}); }
 inline Expression sqrt(const Expression& a) { return apply(Op::kSqrt, {a}); }
