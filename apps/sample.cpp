@@ -82,13 +82,12 @@ int sample(const cxxopts::ParseResult& flags) {
   const auto tokenizer = data::Tokenizer::load(tokenizer_file, config.vocab_size);
   const at::Device device = choose_device(flags["device"].as<std::string>());
   const at::ScalarType dtype = choose_dtype("auto", device);
-  Gpt model({config.n_layer, config.n_head, config.n_kv_head, config.n_embd, config.sequence_len,
-             config.vocab_size},
-            0, device, dtype);
-  load_weights(model, folder / "checkpoint" / "model.safetensors");
   // Decoding asks more of a backend than training did (T != S): let the fastest that can answer.
   config.attention = "auto";
-  const AttentionSetup attention = choose_attention(config, device, dtype);
+  AttentionSetup attention = choose_attention(config, device, dtype);
+  Gpt model(gpt_options(config, attention), 0, device, dtype);
+  load_weights(model, folder / "checkpoint" / "model.safetensors");
+  attention.read_from(model);
 
   const std::string prompt = flags["prompt"].as<std::string>();
   std::vector<int64_t> tokens = {config.bos_id ? *config.bos_id : tokenizer->bos_id().value_or(0)};

@@ -21,7 +21,9 @@ cxxopts::Options make_options() {
       cxxopts::value<std::string>(),
       "FILE")("out", ".safetensors to write", cxxopts::value<std::string>(), "FILE")(
       "mask", "who attends to whom", cxxopts::value<std::string>()->default_value("full"))(
-      "scale", "of q k^T; else 1 / sqrt(D)", cxxopts::value<double>())(
+      "score", "how a scaled score changes, such as softcap(20) or score + slope[h] * (kv - q)",
+      cxxopts::value<std::string>()->default_value(""))("scale", "of q k^T; else 1 / sqrt(D)",
+                                                        cxxopts::value<double>())(
       "backend", "auto or one of ./train's --attention",
       cxxopts::value<std::string>()->default_value("auto"))(
       "device", "cpu, cuda or cuda:N", cxxopts::value<std::string>()->default_value("cpu"))(
@@ -45,6 +47,7 @@ int verify(const cxxopts::ParseResult& flags) {
   VerifyAttentionOptions options{.tensors = required(flags, "tensors"),
                                  .out = required(flags, "out"),
                                  .mask = flags["mask"].as<std::string>(),
+                                 .score = flags["score"].as<std::string>(),
                                  .backend = flags["backend"].as<std::string>(),
                                  .device = flags["device"].as<std::string>()};
   if (flags.count("scale")) options.scale = flags["scale"].as<double>();

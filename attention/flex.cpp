@@ -19,7 +19,7 @@ flex::TileCodeOptions code_options(const at::Tensor& q, const at::Tensor& k,
           .S = k.size(2)};
 }
 
-FusedOptions fused_options(const at::Tensor& q, const Spec& spec) {
+FusedOptions without_blocks(const at::Tensor& q, const Spec& spec) {
   const flex::BandAndRest mask = flex::split_band(flex::simplify(spec.mask));
   return {.left = mask.band.left.value_or(FusedOptions::kUnbounded),
           .right = mask.band.right.value_or(FusedOptions::kUnbounded),
@@ -33,7 +33,7 @@ std::string why_unsupported(const at::Tensor& q, const at::Tensor& k, const at::
                             const Spec& spec) {
   const std::string reason = why_no_fused_kernels(q);
   if (!reason.empty()) return reason;
-  const FusedOptions options = fused_options(q, spec);
+  const FusedOptions options = without_blocks(q, spec);
   if (!q.is_cpu()) {
     if (options.mask.defined() || options.score.defined()) {
       return "it has no CUDA kernels yet for more than a band of keys";
@@ -46,15 +46,19 @@ std::string why_unsupported(const at::Tensor& q, const at::Tensor& k, const at::
 }
 
 Attention forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const Spec& spec) {
-  FusedOptions options = fused_options(q, spec);
+  return attend_fused(q, k, v, fused_options(q, k, spec), "flex");
+}
+
+}  // namespace
+
+FusedOptions fused_options(const at::Tensor& q, const at::Tensor& k, const Spec& spec) {
+  FusedOptions options = without_blocks(q, spec);
   if (options.mask.defined()) {
     options.blocks = flex::block_mask(
         options.mask, {.B = q.size(0), .H = q.size(1), .T = q.size(2), .S = k.size(2)});
   }
-  return attend_fused(q, k, v, options, "flex");
+  return options;
 }
-
-}  // namespace
 
 Backend flex_backend() { return {"flex", true, why_unsupported, forward}; }
 

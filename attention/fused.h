@@ -36,6 +36,10 @@ struct FusedGradients {
   std::vector<at::Tensor> captured = {};  ///< of flex::differentiable_tensors(score), in its order
 };
 
+/// The spec as the kernels take it: what of its mask is a band, and blocks of the rest. Throws
+/// std::invalid_argument as flex::make_block_mask does.
+FusedOptions fused_options(const at::Tensor& q, const at::Tensor& k, const Spec& spec);
+
 /// Attention by the fused kernels of q's device, differentiable once in q, k, v and in the score's
 /// captured tensors. `backend` is named where a second derivative is refused. REQUIRES: shapes as
 /// attend() checks them, and that the device's kernels take the dtype and the options.

@@ -1,10 +1,6 @@
 #include "evidence/attention_sweep.h"
 
-#include <torch/autograd.h>
-#include <unistd.h>
-
 #include <cmath>
-#include <iostream>
 #include <map>
 #include <sstream>
 
@@ -12,6 +8,7 @@
 #include "attention/registry.h"
 #include "evidence/chart.h"
 #include "evidence/measure.h"
+#include "evidence/passes.h"
 #include "trainer/machine.h"
 
 namespace nanoflex {
@@ -66,45 +63,16 @@ double flops(const Shape& s, const std::string& pass) {
   return pass == "forward" ? forward : pass == "backward" ? 2.5 * forward : 3.5 * forward;
 }
 
-// q, k, v and dO of one case, and one backend's passes over them.
-struct Tensors {
-  at::Tensor q, k, v, d_output;
-};
-
-Tensors random_tensors(const Shape& s, at::ScalarType dtype, at::Device device) {
-  const auto kind = at::TensorOptions().dtype(dtype).device(device);
-  const auto random = [&] { return at::randn({s.B, s.H, s.T, s.D}, kind); };
-  return {random().requires_grad_(), random().requires_grad_(), random().requires_grad_(),
-          random()};
-}
-
-std::vector<Contender> contenders_of(const std::string& pass, const Shape& shape, const Tensors& x,
-                                     const std::vector<std::string>& backends) {
-  std::vector<Contender> contenders;
-  const Spec spec = {.mask = mask_of(shape)};
+std::vector<Variant> variants_of(const Shape& s, const std::vector<std::string>& backends) {
+  std::vector<Variant> variants;
   for (const std::string& backend : backends) {
-    const auto forward = [x, spec, backend] { return attend(x.q, x.k, x.v, spec, backend).output; };
-    if (pass == "forward") {
-      contenders.push_back({backend, [forward] {
-                              const at::NoGradGuard no_grad;
-                              forward();
-                            }});
-    } else if (pass == "backward") {
-      contenders.push_back({backend, [x, output = forward()] {
-                              torch::autograd::grad({output}, {x.q, x.k, x.v}, {x.d_output},
-                                                    /*retain_graph=*/true);
-                            }});
-    } else {
-      contenders.push_back({backend, [x, forward] {
-                              torch::autograd::grad({forward()}, {x.q, x.k, x.v}, {x.d_output});
-                            }});
-    }
+    variants.push_back({backend, backend, {.mask = mask_of(s)}});
   }
-  return contenders;
+  return variants;
 }
 
 // "" when the backend can run the case here, else why not.
-std::string why_skipped(const std::string& backend, const Shape& s, const Tensors& x) {
+std::string why_skipped(const std::string& backend, const Shape& s, const PassTensors& x) {
   if (backend == "vanilla") {
     // Scores, weights, their gradients and copies: about eight T x T tensors in fp32.
     const double needed =
@@ -135,11 +103,10 @@ class Sweep {
       gemm_ms_ = measure({gemm(dtype, options_.device)}, measure_options())[0].median_ms;
       rates_[dtype_name(dtype)] = kGemmFlops / gemm_ms_ / 1e9;
       for (const Shape& shape : shapes) {
-        show(++done, count, dtype_name(dtype) + " " + name_of(shape));
+        show_progress(++done, count, dtype_name(dtype) + " " + name_of(shape));
         run_case(shape, dtype);
       }
     }
-    if (isatty(STDERR_FILENO)) std::cerr << "\n";
     ordered_json result = {{"machine", describe_environment(options_.device)}};
     result["gemm_tflops"] = rates_.contains("bfloat16") ? rates_["bfloat16"] : rates_["float32"];
     result["gemm_tflops_by_dtype"] = rates_;
@@ -152,18 +119,9 @@ class Sweep {
     return {.repeat = options_.repeat, .device = options_.device};
   }
 
-  static void show(size_t done, size_t count, const std::string& what) {
-    if (isatty(STDERR_FILENO)) {
-      const size_t filled = 20 * done / count;
-      std::cerr << "\r\033[K[" << std::string(filled, '#') << std::string(20 - filled, '.') << "] "
-                << done << "/" << count << " " << what << std::flush;
-    } else {
-      std::cerr << "bench: " << done << "/" << count << " " << what << std::endl;
-    }
-  }
-
   void run_case(const Shape& shape, at::ScalarType dtype) {
-    const Tensors x = random_tensors(shape, dtype, options_.device);
+    const PassTensors x =
+        random_tensors({shape.B, shape.H, shape.T, shape.D}, dtype, options_.device);
     std::vector<std::string> able;
     for (const std::string& backend : shape.backends) {
       std::string reason = why_skipped(backend, shape, x);
@@ -177,7 +135,8 @@ class Sweep {
       }
     }
     for (const char* pass : {"forward", "backward", "step"}) {
-      const auto measured = measure(contenders_of(pass, shape, x, able), measure_options());
+      const auto measured =
+          measure(contenders_of(pass, x, variants_of(shape, able)), measure_options());
       for (size_t i = 0; i < able.size(); ++i) {
         ordered_json row = begin_row(shape, dtype, able[i], pass);
         row["median_ms"] = measured[i].median_ms;
@@ -222,12 +181,6 @@ class Sweep {
   ordered_json rates_ = ordered_json::object();
   ordered_json rows_ = ordered_json::array();
 };
-
-std::string fixed(double value, int digits) {
-  char text[32];
-  std::snprintf(text, sizeof text, "%.*f", digits, value);
-  return text;
-}
 
 }  // namespace
 

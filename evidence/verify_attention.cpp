@@ -6,6 +6,7 @@
 #include <stdexcept>
 
 #include "attention/flex/parse.h"
+#include "attention/flex/scores.h"
 #include "attention/registry.h"
 #include "model/safetensors.h"
 #include "trainer/machine.h"
@@ -71,7 +72,14 @@ std::string verify_attention(const VerifyAttentionOptions& options) {
     throw std::invalid_argument(c10::str("[verify] do must be like q, ", q.dtype(), " ", q.sizes(),
                                          ", is ", d_output.dtype(), " ", d_output.sizes()));
   }
-  Spec spec = {.mask = flex::bind(flex::parse_mask(options.mask), tensors), .scale = options.scale};
+  const flex::Vocabulary vocabulary = flex::vocabulary_of(tensors);
+  Spec spec = {.mask = flex::bind(flex::parse_mask(options.mask, vocabulary), tensors),
+               .scale = options.scale};
+  if (!options.score.empty()) {
+    const flex::Expression score = flex::parse_score(options.score, vocabulary);
+    tensors.try_emplace("alibi_slopes", flex::alibi_slopes(q.size(1)).to(device));
+    spec.score = flex::bind(score, tensors);
+  }
   spec = with_logsumexp(spec, options.backend, q, k, v);
   const Attention result = attend(q, k, v, spec, options.backend);
 
@@ -83,7 +91,8 @@ std::string verify_attention(const VerifyAttentionOptions& options) {
   for (const auto& [name, tensor] : out) names += (names.empty() ? "" : ", ") + name;
   return options.out.string() + ": " + names + " of " +
          choose_backend(options.backend, q, k, v, spec).name + " attention (" +
-         flex::to_text(spec.mask) + "), " + c10::toString(q.scalar_type()) + " on " + device.str();
+         flex::to_text(spec.mask) + (spec.score.defined() ? "; " + flex::to_text(spec.score) : "") +
+         "), " + c10::toString(q.scalar_type()) + " on " + device.str();
 }
 
 }  // namespace nanoflex

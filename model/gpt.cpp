@@ -18,6 +18,8 @@ at::Tensor random_matrix(int64_t fan_out, int64_t fan_in, const at::Generator& g
   return at::empty({fan_out, fan_in}, at::kFloat).normal_(0, std, generator);
 }
 
+const std::string kScorePrefix = "transformer.score.";
+
 [[noreturn]] void reject(const std::string& what) {
   throw std::invalid_argument("[model] " + what);
 }
@@ -74,7 +76,20 @@ Gpt::Gpt(const GptOptions& options, uint64_t seed, at::Device device, at::Scalar
                        .c_fc = random(layer + ".mlp.c_fc.weight", 4 * width, width),
                        .mlp_proj = zero(layer + ".mlp.c_proj.weight", width, 4 * width)});
   }
+  for (const ScoreTensor& tensor : options.score_tensors) {
+    add(kScorePrefix + tensor.name, Role::kEmbedding, tensor.initial.to(at::kFloat).clone());
+  }
   head_ = add("lm_head.weight", Role::kUnembedding, at::zeros({options.vocab_size, width}));
+}
+
+std::map<std::string, at::Tensor> Gpt::score_tensors() const {
+  std::map<std::string, at::Tensor> tensors;
+  for (const Parameter& parameter : parameters_) {
+    if (parameter.name.rfind(kScorePrefix, 0) == 0) {
+      tensors[parameter.name.substr(kScorePrefix.size())] = parameter.value;
+    }
+  }
+  return tensors;
 }
 
 at::Tensor Gpt::attend_layer(const Block& block, const at::Tensor& x, int64_t layer,
@@ -90,7 +105,9 @@ at::Tensor Gpt::attend_layer(const Block& block, const at::Tensor& x, int64_t la
   at::Tensor values = v.transpose(1, 2);
   if (cache) std::tie(keys, values) = cache->append(layer, keys, values);
 
-  const at::Tensor y = attend(queries, keys, values, attention.spec, attention.backend).output;
+  Spec spec = attention.spec;
+  if (!attention.masks.empty()) spec.mask = attention.masks.at(layer);
+  const at::Tensor y = attend(queries, keys, values, spec, attention.backend).output;
   return project(y.transpose(1, 2).reshape({B, T, options_.n_embd}), block.attn_proj);
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -10,6 +11,13 @@
 
 namespace nanoflex {
 
+/// A table that score expressions read and training changes, shared by all layers. Its parameter is
+/// `transformer.score.<name>`.
+struct ScoreTensor {
+  std::string name;
+  at::Tensor initial;
+};
+
 /// The size of a GPT. Defaults: the fixed-FLOPs baseline.
 struct GptOptions {
   int64_t n_layer = 4;
@@ -18,11 +26,13 @@ struct GptOptions {
   int64_t n_embd = 128;   ///< width; divisible by n_head, with even heads
   int64_t sequence_len = 256;
   int64_t vocab_size = 50304;
+  std::vector<ScoreTensor> score_tensors = {};
 
   int64_t head_dim() const { return n_embd / n_head; }
 };
 
 /// Which optimizer and learning rate a parameter gets.
+/// kEmbedding: any table that is read by index.
 enum class Role { kEmbedding, kMatrix, kUnembedding };
 
 struct Parameter {
@@ -33,8 +43,9 @@ struct Parameter {
 
 /// What runs inside every attention layer.
 struct AttentionChoice {
-  std::string backend = "auto";  ///< a name of attention/registry.h
-  Spec spec;                     ///< captured tensors bound for this batch
+  std::string backend = "auto";              ///< a name of attention/registry.h
+  Spec spec;                                 ///< captured tensors bound for this batch
+  std::vector<flex::Expression> masks = {};  ///< of each layer, in place of the spec's; or none
 };
 
 /// nanochat's GPT of December 2025: rotary positions, RMSNorm without weights, normalised queries
@@ -68,6 +79,7 @@ class Gpt {
   const GptOptions& options() const { return options_; }
   at::ScalarType activations() const { return activations_; }
   const std::vector<Parameter>& parameters() const { return parameters_; }
+  std::map<std::string, at::Tensor> score_tensors() const;  ///< parameters, by name
 
  private:
   struct Block {

@@ -1,53 +1,204 @@
 #include "trainer/attention_setup.h"
 
-#include "attention/flex/evaluate.h"
+#include <algorithm>
+#include <sstream>
+#include <stdexcept>
+
+#include "attention/flex/block_mask.h"
+#include "attention/flex/bounds.h"
 #include "attention/flex/parse.h"
+#include "attention/flex/scores.h"
+#include "attention/nearest.h"
 #include "attention/registry.h"
+#include "model/safetensors.h"
 
 namespace nanoflex {
 namespace {
 
-constexpr int64_t kLongestCountedRow = 4096;
+[[noreturn]] void reject(const std::string& what) {
+  throw std::invalid_argument("[attention] " + what);
+}
 
-flex::Expression mask_of(const Config& config) {
-  const bool automatic = config.mask == "auto";
-  if (!automatic) return flex::parse_mask(config.mask);
-  return flex::parse_mask(config.attention == "flex" ? "causal & document" : "causal");
+std::vector<std::string> split_names(const std::string& text) {
+  std::vector<std::string> names;
+  std::istringstream stream(text);
+  for (std::string name; std::getline(stream, name, ',');) {
+    const size_t begin = name.find_first_not_of(" \t"), end = name.find_last_not_of(" \t");
+    if (begin != std::string::npos) names.push_back(name.substr(begin, end - begin + 1));
+  }
+  return names;
+}
+
+flex::Vocabulary vocabulary_of(const Config& config,
+                               const std::map<std::string, at::Tensor>& given) {
+  flex::Vocabulary vocabulary;
+  for (const auto& [name, tensor] : given) {
+    vocabulary.tensors[name] = at::isFloatingType(tensor.scalar_type()) ? flex::Type::kFloat
+                               : tensor.scalar_type() == at::kBool      ? flex::Type::kBool
+                                                                        : flex::Type::kInt;
+  }
+  for (const std::string& name : split_names(config.learned_tensors)) {
+    vocabulary.tensors[name] = flex::Type::kFloat;
+  }
+  return vocabulary;
+}
+
+std::string mask_text(const Config& config) {
+  if (config.mask != "auto") return config.mask;
+  return config.attention == "flex" ? "causal & document" : "causal";
+}
+
+std::vector<std::optional<int64_t>> windows_of(const Config& config) {
+  std::vector<std::optional<int64_t>> windows;
+  if (config.window_pattern.empty()) return windows;
+  const int64_t size = config.window_size.value_or(config.sequence_len / 2);
+  for (int64_t layer = 0; layer < config.n_layer; ++layer) {
+    const char kind = config.window_pattern[layer % config.window_pattern.size()];
+    if (kind != 'S' && kind != 'L') {
+      reject("window_pattern must be made of S and L, is '" + config.window_pattern + "'");
+    }
+    windows.push_back(kind == 'S' ? std::optional(size) : std::nullopt);
+  }
+  return windows;
+}
+
+void collect_reads(const flex::Expression& expression, const std::string& name,
+                   std::vector<flex::Expression>& reads) {
+  const flex::Node& node = expression.node();
+  if (node.op == flex::Op::kLoad && node.name == name) reads.push_back(expression);
+  for (const flex::Expression& operand : node.operands) collect_reads(operand, name, reads);
+}
+
+// The sizes of a tensor that a score reads: as large as its indices ask for.
+std::vector<int64_t> sizes_read(const flex::Expression& score, const std::string& name,
+                                const flex::Box& box) {
+  std::vector<flex::Expression> reads;
+  collect_reads(score, name, reads);
+  if (reads.empty()) reject("learned tensor '" + name + "' is not read by the score");
+  std::vector<int64_t> sizes(reads[0].node().operands.size(), 1);
+  for (const flex::Expression& read : reads) {
+    if (read.node().operands.size() != sizes.size()) {
+      reject("learned tensor '" + name + "' is indexed by different numbers of values");
+    }
+    for (size_t i = 0; i < sizes.size(); ++i) {
+      const flex::Expression& index = read.node().operands[i];
+      const flex::Bounds bounds = flex::Bounder(index).over(box);
+      constexpr double kMost = 1 << 28;
+      if (bounds.low < 0 || bounds.high >= kMost) {
+        reject("index '" + flex::to_text(index) + "' of learned tensor '" + name + "' goes from " +
+               std::to_string(static_cast<int64_t>(bounds.low)) + " to " +
+               std::to_string(static_cast<int64_t>(bounds.high)) + "; it must begin at 0 or above");
+      }
+      sizes[i] = std::max(sizes[i], static_cast<int64_t>(bounds.high) + 1);
+    }
+  }
+  return sizes;
+}
+
+// Fixed tensors that have a formula, and those that are learned, by their first values.
+void add_tensors(AttentionSetup& setup, const Config& config, at::Device device) {
+  if (!setup.score.defined()) return;
+  std::vector<std::string> learned = split_names(config.learned_tensors);
+  for (const std::string& name : flex::free_tensors(setup.score)) {
+    const bool listed = std::find(learned.begin(), learned.end(), name) != learned.end();
+    if (name == "relative_bias" && !listed && !setup.tensors.count(name)) learned.push_back(name);
+    if (name == "alibi_slopes" && !setup.tensors.count(name)) {
+      setup.tensors[name] = flex::alibi_slopes(config.n_head).to(device);
+    }
+  }
+  const flex::Box box = {.b_high = config.batch_size - 1,
+                         .h_high = config.n_head - 1,
+                         .q_high = config.sequence_len - 1,
+                         .kv_high = config.sequence_len - 1};
+  for (const std::string& name : learned) {
+    const std::vector<int64_t> sizes = sizes_read(setup.score, name, box);
+    const auto known = setup.tensors.find(name);
+    const at::Tensor initial =
+        known != setup.tensors.end() ? known->second : at::zeros(sizes, at::kFloat);
+    setup.learned.push_back({name, initial});
+    setup.tensors[name] = initial.to(device);
+  }
+}
+
+AttentionSetup describe_attention(const Config& config, at::Device device) {
+  AttentionSetup setup{.backend = config.attention, .n_head = config.n_head};
+  if (!config.attention_tensors.empty()) {
+    for (const auto& [name, tensor] : read_safetensors(config.attention_tensors)) {
+      setup.tensors[name] = tensor.to(device);
+    }
+  }
+  const flex::Vocabulary vocabulary = vocabulary_of(config, setup.tensors);
+  setup.mask = flex::parse_mask(mask_text(config), vocabulary);
+  if (!config.score.empty()) setup.score = flex::parse_score(config.score, vocabulary);
+  setup.windows = windows_of(config);
+  if (!setup.score.defined() && !config.learned_tensors.empty()) {
+    reject("learned_tensors names '" + config.learned_tensors + "', but there is no score");
+  }
+  add_tensors(setup, config, device);
+  return setup;
 }
 
 }  // namespace
 
 AttentionChoice AttentionSetup::bind(const at::Tensor& document_starts) const {
-  const at::Tensor document = document_starts.cumsum(1);  // [B, T], numbered within the row
-  return {.backend = backend, .spec = {.mask = flex::bind(mask, {{"document", document}})}};
+  std::map<std::string, at::Tensor> named = tensors;
+  named["document"] = document_starts.cumsum(1);  // [B, T], numbered within the row
+  AttentionChoice choice{.backend = backend, .spec = {.mask = flex::bind(mask, named)}};
+  if (score.defined()) choice.spec.score = flex::bind(score, named);
+  for (const auto& window : windows) {
+    choice.masks.push_back(window ? choice.spec.mask & flex::window(*window) : choice.spec.mask);
+  }
+  return choice;
+}
+
+void AttentionSetup::read_from(const Gpt& model) {
+  for (const auto& [name, tensor] : model.score_tensors()) tensors[name] = tensor;
+}
+
+GptOptions gpt_options(const Config& config, const AttentionSetup& attention) {
+  return {.n_layer = config.n_layer,
+          .n_head = config.n_head,
+          .n_kv_head = config.n_kv_head,
+          .n_embd = config.n_embd,
+          .sequence_len = config.sequence_len,
+          .vocab_size = config.vocab_size,
+          .score_tensors = attention.learned};
 }
 
 AttentionSetup choose_attention(const Config& config, at::Device device, at::ScalarType dtype) {
-  AttentionSetup setup{.backend = config.attention, .mask = mask_of(config)};
+  AttentionSetup setup = describe_attention(config, device);
   const int64_t T = config.sequence_len, D = config.n_embd / config.n_head;
   const auto kind = at::TensorOptions().dtype(dtype).device(device);
   const at::Tensor q = at::zeros({1, 1, 1, 1}, kind).expand({1, config.n_head, T, D});
   const at::Tensor k = at::zeros({1, 1, 1, 1}, kind).expand({1, config.n_kv_head, T, D});
   const at::Tensor starts = at::zeros({1, T}, at::TensorOptions().dtype(at::kBool).device(device));
-  const Backend& backend = choose_backend(config.attention, q, k, k, setup.bind(starts).spec);
+  const AttentionChoice choice = setup.bind(starts);
+  Spec spec = choice.spec;
+  // The layer with the most demanding mask decides for all.
+  for (const flex::Expression& mask : choice.masks) {
+    if (mask.node().size > spec.mask.node().size) spec.mask = mask;
+  }
+  const Backend& backend = choose_backend(config.attention, q, k, k, spec);
   setup.backend = backend.name;
   setup.fused = backend.fused;
   return setup;
 }
 
-std::optional<double> mask_sparsity(const AttentionSetup& attention,
-                                    const at::Tensor& document_starts) {
-  const int64_t T = document_starts.size(1);
-  if (T > kLongestCountedRow) return std::nullopt;
-  double visible = 0;
-  for (int64_t row = 0; row < document_starts.size(0); ++row) {
-    const AttentionChoice choice = attention.bind(document_starts.narrow(0, row, 1));
-    const at::Tensor mask = flex::evaluate(
-        choice.spec.mask, {.B = 1, .H = 1, .T = T, .S = T, .device = document_starts.device()});
-    const auto pairs = static_cast<double>(T) * static_cast<double>(T);
-    visible += mask.expand({1, 1, T, T}).sum().item<double>() / pairs;
+MaskShare mask_share(const AttentionSetup& attention, const at::Tensor& document_starts) {
+  const int64_t B = document_starts.size(0), T = document_starts.size(1);
+  const AttentionChoice choice = attention.bind(document_starts);
+  std::vector<flex::Expression> masks = choice.masks;
+  if (masks.empty()) masks = {choice.spec.mask};
+  MaskShare share{.sparsity = 0, .visited = 0};
+  for (const flex::Expression& mask : masks) {
+    const flex::BlockMaskOptions options = {.B = B, .H = attention.n_head, .T = T, .S = T};
+    const flex::BlockMask blocks = flex::make_block_mask(mask, options);
+    const auto count = static_cast<double>(masks.size());
+    share.sparsity += (1 - flex::visible_share(mask, options)) / count;
+    const double visited = blocks.kinds.ne(0).to(at::kDouble).mean().item<double>();
+    share.visited += (attention.fused ? visited : 1) / count;
   }
-  return 1 - visible / static_cast<double>(document_starts.size(0));
+  return share;
 }
 
 }  // namespace nanoflex

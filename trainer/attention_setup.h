@@ -1,8 +1,9 @@
 #pragma once
 
-#include <functional>
+#include <map>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "attention/attention.h"
 #include "model/gpt.h"
@@ -14,18 +15,31 @@ namespace nanoflex {
 struct AttentionSetup {
   std::string backend;  ///< never "auto"
   bool fused = false;
-  flex::Expression mask;  ///< may hold the unbound tensor `document`
+  int64_t n_head = 1;
+  flex::Expression mask;                        ///< may hold the unbound tensor `document`
+  flex::Expression score;                       ///< undefined: unchanged
+  std::vector<std::optional<int64_t>> windows;  ///< of each layer; empty: none has one
+  std::map<std::string, at::Tensor> tensors;    ///< that mask and score read, beside documents
+  std::vector<ScoreTensor> learned;             ///< those of them that are to be parameters
 
   /// For rows whose documents begin where document_starts [B, T] (bool) says.
   AttentionChoice bind(const at::Tensor& document_starts) const;
+  /// From now on reads the model's parameters where tensors are learned.
+  void read_from(const Gpt& model);
 };
+
+/// The model that the config describes, with the tensors that its score learns.
+GptOptions gpt_options(const Config& config, const AttentionSetup& attention);
 
 /// Resolves "auto" and refuses a backend that cannot run the mask, in its own words.
 AttentionSetup choose_attention(const Config& config, at::Device device, at::ScalarType dtype);
 
-/// The share of query-key pairs that the mask hides in these rows; empty for rows too long to look
-/// at pair by pair.
-std::optional<double> mask_sparsity(const AttentionSetup& attention,
-                                    const at::Tensor& document_starts);
+/// How much attention these rows ask for.
+struct MaskShare {
+  double sparsity = 0;  ///< share of query-key pairs that are hidden, as a mean over layers
+  double visited =
+      1;  ///< share of pairs in blocks that the backend works on; all if it is not fused
+};
+MaskShare mask_share(const AttentionSetup& attention, const at::Tensor& document_starts);
 
 }  // namespace nanoflex

@@ -12,13 +12,18 @@ int64_t flops_per_token(const Gpt& model) {
   for (const Parameter& parameter : model.parameters()) {
     if (parameter.role != Role::kEmbedding) multiplied += parameter.value.numel();
   }
+  return 6 * multiplied + attention_flops_per_token(model);
+}
+
+int64_t attention_flops_per_token(const Gpt& model) {
   const GptOptions& o = model.options();
-  return 6 * multiplied + 12 * o.n_layer * o.n_head * o.head_dim() * o.sequence_len;
+  return 12 * o.n_layer * o.n_head * o.head_dim() * o.sequence_len;
 }
 
 Budget make_budget(const Gpt& model, const Config& config) {
   Budget budget;
   budget.flops_per_token = flops_per_token(model);
+  budget.attention_flops_per_token = attention_flops_per_token(model);
   budget.tokens_per_step = config.batch_size * config.sequence_len;
   const double per_step =
       static_cast<double>(budget.flops_per_token) * static_cast<double>(budget.tokens_per_step);

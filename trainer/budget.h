@@ -11,6 +11,7 @@ namespace nanoflex {
 /// The fixed-FLOPs arithmetic of a run.
 struct Budget {
   int64_t flops_per_token = 0;  ///< 6 (parameters - embedding) + 12 layers heads head_dim T
+  int64_t attention_flops_per_token = 0;  ///< the second term alone
   int64_t tokens_per_step = 0;
   int64_t flops_per_step = 0;
   std::optional<int64_t> steps;  ///< the fewer of max_steps and what target_flops pays for
@@ -20,6 +21,7 @@ struct Budget {
 /// Forward and backward FLOPs of a token, nanochat's convention (Kaplan et al. 2020, plus attention
 /// that is not halved for causality).
 int64_t flops_per_token(const Gpt& model);
+int64_t attention_flops_per_token(const Gpt& model);
 
 /// Throws std::invalid_argument when target_flops does not pay for one step.
 Budget make_budget(const Gpt& model, const Config& config);

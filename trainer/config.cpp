@@ -58,9 +58,12 @@ std::string parse_text(const Key& key, const std::string& text, const std::strin
     for (const std::string& choice : choices) list += (list.empty() ? "" : ", ") + choice;
     reject(where, key.name + " must be one of " + list + ", is '" + text + "'");
   }
-  if (key.name == "mask" && text != "auto") {
+  // What reads tensors by name is judged later, with the tensors.
+  const bool named = text.find('[') != std::string::npos;
+  const bool mask = key.name == "mask" && text != "auto", score = key.name == "score";
+  if ((mask || score) && !text.empty() && !named) {
     try {
-      flex::parse_mask(text);
+      mask ? flex::parse_mask(text) : flex::parse_score(text);
     } catch (const std::invalid_argument& problem) {
       reject(where, problem.what());
     }

@@ -20,7 +20,9 @@ struct Config {
   int64_t sequence_len = 256, vocab_size = 50304;
   std::string init_from;
   // attention
-  std::string attention = "auto", mask = "auto";
+  std::string attention = "auto", mask = "auto", score, window_pattern;
+  std::optional<int64_t> window_size;
+  std::string learned_tensors, attention_tensors;
   // data
   std::string data = "shakespeare", val_data, tokenizer, packing = "stream";
   std::optional<int64_t> tokenizer_vocab_size, bos_id;

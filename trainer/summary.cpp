@@ -43,6 +43,21 @@ ordered_json results(const Measurement& m, const Budget& budget, at::Device devi
   return result;
 }
 
+// Keys back that each layer sees; null: no window.
+ordered_json windows(const AttentionSetup& attention) {
+  ordered_json list = ordered_json::array();
+  for (const auto& window : attention.windows) list.push_back(or_null(window));
+  return list;
+}
+
+ordered_json learned(const AttentionSetup& attention) {
+  ordered_json list = ordered_json::object();
+  for (const ScoreTensor& tensor : attention.learned) {
+    list[tensor.name] = tensor.initial.sizes().vec();
+  }
+  return list;
+}
+
 }  // namespace
 
 void Measurement::add(const StepMetrics& metrics, int64_t warmup_steps) {
@@ -83,11 +98,22 @@ void end_summary(ordered_json& summary, const std::string& status, const Measure
   summary["status"] = status;
   if (status != "running") summary["budget"]["steps"] = measurement.steps;
   summary["budget"]["measured_steps"] = measurement.measured_steps;
-  summary["attention"] = {{"backend", attention.backend},
-                          {"mask", flex::to_text(attention.mask)},
-                          {"score", nullptr},
-                          {"fused", attention.fused},
-                          {"sparsity", or_null(measurement.sparsity)}};
+  summary["attention"] = {
+      {"backend", attention.backend},
+      {"mask", flex::to_text(attention.mask)},
+      {"score", attention.score.defined() ? ordered_json(flex::to_text(attention.score))
+                                          : ordered_json(nullptr)},
+      {"windows", windows(attention)},
+      {"learned_tensors", learned(attention)},
+      {"fused", attention.fused},
+      {"sparsity", nullptr},
+      {"flops_per_token", budget.attention_flops_per_token},
+      {"issued_flops_per_token", nullptr}};
+  if (measurement.mask) {
+    summary["attention"]["sparsity"] = measurement.mask->sparsity;
+    summary["attention"]["issued_flops_per_token"] =
+        measurement.mask->visited * budget.attention_flops_per_token;
+  }
   summary["results"] = results(measurement, budget, device);
 }
 

@@ -18,7 +18,7 @@ struct Measurement {
   double measured_seconds = 0;
   std::optional<double> first_loss, final_loss;
   std::optional<Validation> validation;
-  std::optional<double> sparsity;
+  std::optional<MaskShare> mask;
 
   /// Steps after `warmup_steps` count towards the throughput.
   void add(const StepMetrics& metrics, int64_t warmup_steps);

@@ -39,11 +39,13 @@ Config fill_in(Config config, at::Device device, at::ScalarType dtype,
   config.threads = threads;
   config.attention = attention.backend;
   config.mask = flex::to_text(attention.mask);
+  config.score = flex::to_text(attention.score);
   config.device_batch_size = config.device_batch_size.value_or(config.batch_size);
   for (auto* rate : {&config.matrix_lr, &config.embedding_lr, &config.unembedding_lr}) {
     *rate = rate->value_or(config.learning_rate);
   }
-  for (auto* path : {&config.init_from, &config.val_data, &config.tokenizer, &config.data}) {
+  for (auto* path : {&config.init_from, &config.val_data, &config.tokenizer, &config.data,
+                     &config.attention_tensors}) {
     const bool is_path = !path->empty() && *path != "shakespeare";
     if (is_path) *path = std::filesystem::absolute(*path).lexically_normal().string();
   }
@@ -63,10 +65,10 @@ data::Dataset open_data(const Config& config, Progress& progress) {
                              .log = [&](const std::string& line) { progress.say(line); }});
 }
 
-Gpt make_model(const Config& config, at::Device device, at::ScalarType dtype) {
-  const GptOptions options{config.n_layer, config.n_head,       config.n_kv_head,
-                           config.n_embd,  config.sequence_len, config.vocab_size};
-  Gpt model(options, static_cast<uint64_t>(config.seed), device, dtype);
+Gpt make_model(const Config& config, AttentionSetup& attention, at::Device device,
+               at::ScalarType dtype) {
+  Gpt model(gpt_options(config, attention), static_cast<uint64_t>(config.seed), device, dtype);
+  attention.read_from(model);
   if (!config.init_from.empty()) load_weights(model, config.init_from);
   return model;
 }
@@ -104,7 +106,7 @@ class Run {
         dtype_(choose_dtype(config_.dtype, device_)),
         threads_(set_threads(config_.threads)),
         attention_(choose_attention(config_, device_, dtype_)),
-        model_(make_model(config_, device_, dtype_)),
+        model_(make_model(config_, attention_, device_, dtype_)),
         budget_(make_budget(model_, config_)),
         dataset_(open_data(config_, progress_)),
         loader_(dataset_.train, {.batch_size = config_.batch_size,
@@ -161,8 +163,9 @@ class Run {
          << "parameters, " << budget_.flops_per_token << " FLOPs/token, ";
     if (budget_.steps) line << *budget_.steps << " steps of ";
     line << budget_.tokens_per_step << " tokens, " << attention_.backend << " attention ("
-         << flex::to_text(attention_.mask) << "), " << dtype_name(dtype_) << " on " << device_.str()
-         << " with " << threads_ << " threads";
+         << flex::to_text(attention_.mask)
+         << (attention_.score.defined() ? "; " + flex::to_text(attention_.score) : "") << "), "
+         << dtype_name(dtype_) << " on " << device_.str() << " with " << threads_ << " threads";
     progress_.say(line.str());
   }
 
@@ -200,7 +203,7 @@ class Run {
 
   void count_mask(const data::Batch& batch) {
     const Clock::time_point begin = Clock::now();
-    measure_.sparsity = mask_sparsity(attention_, batch.document_starts);
+    measure_.mask = mask_share(attention_, batch.document_starts);
     paused_seconds_ += seconds_since(begin);
   }
 

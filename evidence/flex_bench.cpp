@@ -1,0 +1,219 @@
+#include "evidence/flex_bench.h"
+
+#include <cmath>
+#include <sstream>
+
+#include "attention/flex/block_mask.h"
+#include "attention/flex/parse.h"
+#include "attention/flex/scores.h"
+#include "evidence/measure.h"
+#include "evidence/passes.h"
+#include "trainer/machine.h"
+
+namespace nanoflex {
+namespace {
+
+using nlohmann::ordered_json;
+
+struct Shape {
+  int64_t B, H, T, D;
+};
+
+std::string name_of(const Shape& s) { return c10::str("B", s.B, " H", s.H, " T", s.T, " D", s.D); }
+
+// The models' shapes of the attention bench, and the guide's B 32, T 1950.
+std::vector<Shape> shapes_of(const FlexBenchOptions& options) {
+  return {{2, 8, 1024, 64},
+          {1, 1, 4096, 64},
+          {1, 1, 4096, 128},
+          {options.quick ? 2 : 8, 4, 256, 32},
+          {options.quick ? 2 : 32, 6, 1950, 64}};
+}
+
+// Documents of equal length, one after another.
+at::Tensor documents(int64_t B, int64_t T, int64_t span, at::Device device) {
+  return at::arange(T, at::TensorOptions().dtype(at::kLong).device(device))
+      .div(span, "floor")
+      .expand({B, T})
+      .contiguous();
+}
+
+// A variant, and what its time is held to: at least so many times the speed of the first one's,
+// when that is scaled to the variant's share of the pairs.
+struct Contestant {
+  Variant variant;
+  double share = 1;  // of the first one's pairs
+  double wanted = 0;
+};
+
+struct Contest {
+  std::string name;
+  Shape shape;
+  std::vector<Contestant> contestants;
+};
+
+Contest causal_contest(const Shape& s, const FlexBenchOptions& options) {
+  const Spec causal = {.mask = flex::causal()};
+  Spec softcap = causal, alibi = causal;
+  softcap.score = flex::parse_score("softcap(20)");
+  alibi.score = flex::bind(flex::parse_score("alibi"),
+                           {{"alibi_slopes", flex::alibi_slopes(s.H).to(options.device)}});
+  return {name_of(s) + " causal",
+          s,
+          {{{"flash", "flash", causal}},
+           {{"flex", "flex", causal}, 1, 0.95},
+           {{"flex softcap(20)", "flex", softcap}, 1, 0.8},
+           {{"flex alibi", "flex", alibi}, 1, 0.8}}};
+}
+
+Contest document_contest(const FlexBenchOptions& options) {
+  const Shape s = {1, 1, 4096, 64};
+  const Spec causal = {.mask = flex::causal()};
+  const Spec document = {.mask =
+                             flex::bind(flex::parse_mask("causal & document"),
+                                        {{"document", documents(1, s.T, 256, options.device)}})};
+  const auto share_of = [&](const Spec& spec) {
+    return flex::visible_share(spec.mask, {.T = s.T, .S = s.T});
+  };
+  return {name_of(s) + " documents of 256",
+          s,
+          {{{"flex causal", "flex", causal}},
+           {{"flex causal & document", "flex", document},
+            share_of(document) / share_of(causal),
+            1 / 1.25}}};
+}
+
+// Of the flex lab: the expressions on whole tensors against the same ones fused.
+Contest eager_contest(const FlexBenchOptions& options) {
+  const Shape s = {options.quick ? 1 : 2, options.quick ? 4 : 8, options.quick ? 512 : 1024, 64};
+  const at::Tensor document = documents(s.B, s.T, options.quick ? 128 : 256, options.device);
+  const Spec spec = {
+      .mask = flex::bind(flex::parse_mask("causal & document"), {{"document", document}}),
+      .score = flex::bind(flex::parse_score("alibi"),
+                          {{"alibi_slopes", flex::alibi_slopes(s.H).to(options.device)}})};
+  return {name_of(s) + " causal & document, alibi",
+          s,
+          {{{"eager", "vanilla", spec}}, {{"flex", "flex", spec}, 1, 5}}};
+}
+
+class Bench {
+ public:
+  explicit Bench(const FlexBenchOptions& options) : options_(options) {}
+
+  ordered_json run() {
+    gemm_ms_ = measure({gemm(options_.dtype, options_.device)}, measure_options())[0].median_ms;
+    std::vector<Contest> contests;
+    for (const Shape& shape : shapes_of(options_)) {
+      contests.push_back(causal_contest(shape, options_));
+    }
+    contests.push_back(document_contest(options_));
+    contests.push_back(eager_contest(options_));
+    for (size_t i = 0; i < contests.size(); ++i) {
+      show_progress(i + 1, contests.size(), contests[i].name);
+      for (const char* pass : {"forward", "backward"}) run_contest(contests[i], pass);
+    }
+    build_masks();
+    return {{"machine", describe_environment(options_.device)},
+            {"gemm_tflops", kGemmFlops / gemm_ms_ / 1e9},
+            {"rows", rows_}};
+  }
+
+ private:
+  MeasureOptions measure_options() const {
+    return {.repeat = options_.repeat, .device = options_.device};
+  }
+
+  void run_contest(const Contest& contest, const std::string& pass) {
+    const Shape& s = contest.shape;
+    const PassTensors x = random_tensors({s.B, s.H, s.T, s.D}, options_.dtype, options_.device);
+    std::vector<Variant> variants;
+    for (const Contestant& contestant : contest.contestants) {
+      variants.push_back(contestant.variant);
+    }
+    const auto measured = measure(contenders_of(pass, x, variants), measure_options());
+    for (size_t i = 0; i < measured.size(); ++i) {
+      const Contestant& contestant = contest.contestants[i];
+      ordered_json row = begin_row(contest.name, contestant.variant.name, pass, measured[i]);
+      row["share_of_gemm"] =
+          flops(s, contestant, pass) / measured[i].median_ms / (kGemmFlops / gemm_ms_);
+      const double speed = measured[0].median_ms / measured[i].median_ms;
+      row["ratios"] = {{contest.contestants[0].variant.name, speed}};
+      row["peak_bytes"] = measured[i].peak_bytes;
+      if (contestant.wanted > 0) {
+        const double value = speed * contestant.share;
+        row["target"] = {{"value", value},
+                         {"wanted", contestant.wanted},
+                         {"holds", value >= contestant.wanted},
+                         {"of", contest.contestants[0].variant.name}};
+      }
+      rows_.push_back(row);
+    }
+  }
+
+  // Pairs of a causal mask, counted as half of all by convention.
+  static double flops(const Shape& s, const Contestant& contestant, const std::string& pass) {
+    const auto T = static_cast<double>(s.T);
+    const double forward =
+        4.0 * static_cast<double>(s.B * s.H * s.D) * T * T / 2 * contestant.share;
+    return pass == "forward" ? forward : 2.5 * forward;
+  }
+
+  void build_masks() {
+    const flex::Expression document =
+        flex::bind(flex::parse_mask("causal & document"),
+                   {{"document", documents(1, 4096, 256, options_.device)}});
+    const std::vector<std::tuple<std::string, flex::Expression, int64_t>> masks = {
+        {"T4096 causal", flex::causal(), 4096},
+        {"T8192 causal", flex::causal(), 8192},
+        {"T4096 causal & document", document, 4096}};
+    for (const auto& [name, mask, T] : masks) {
+      const flex::BlockMaskOptions sizes = {.T = T, .S = T};
+      const auto measured = measure(
+          {{"flex", [&, mask = mask] { flex::make_block_mask(mask, sizes); }}}, measure_options());
+      rows_.push_back(begin_row(name, "flex", "build", measured[0]));
+    }
+  }
+
+  ordered_json begin_row(const std::string& name, const std::string& backend,
+                         const std::string& pass, const Measured& measured) const {
+    return {{"case", name},
+            {"backend", backend},
+            {"pass", pass},
+            {"device", options_.device.str()},
+            {"dtype", dtype_name(options_.dtype)},
+            {"median_ms", measured.median_ms},
+            {"spread", measured.spread}};
+  }
+
+  FlexBenchOptions options_;
+  double gemm_ms_ = 0;
+  ordered_json rows_ = ordered_json::array();
+};
+
+}  // namespace
+
+ordered_json bench_flex(const FlexBenchOptions& options) { return Bench(options).run(); }
+
+std::string flex_markdown(const ordered_json& bench) {
+  std::ostringstream page;
+  page << "| case | backend | pass | ms | spread | of GEMM | target | measured | wanted |\n"
+       << "|---|---|---|---:|---:|---:|---|---:|---:|\n";
+  for (const ordered_json& row : bench.at("rows")) {
+    page << "| " << row.at("case").get<std::string>() << " | "
+         << row.at("backend").get<std::string>() << " | " << row.at("pass").get<std::string>()
+         << " | " << fixed(row.at("median_ms").get<double>(), 3) << " | "
+         << fixed(100 * row.at("spread").get<double>(), 0) << " % | "
+         << (row.contains("share_of_gemm") ? fixed(row.at("share_of_gemm").get<double>(), 2) : "-");
+    if (row.contains("target")) {
+      const ordered_json& target = row.at("target");
+      page << " | of " << target.at("of").get<std::string>() << ", for its share of pairs | "
+           << fixed(target.at("value").get<double>(), 2) << "x | "
+           << fixed(target.at("wanted").get<double>(), 2) << "x |\n";
+    } else {
+      page << " | | | |\n";
+    }
+  }
+  return page.str();
+}
+
+}  // namespace nanoflex

@@ -1,0 +1,27 @@
+#pragma once
+
+#include <torch/types.h>
+
+#include <nlohmann/json.hpp>
+#include <string>
+
+namespace nanoflex {
+
+struct FlexBenchOptions {
+  bool quick = false;  ///< batches of at most 2
+  at::ScalarType dtype = at::kFloat;
+  at::Device device = at::kCPU;
+  int64_t repeat = 5;
+};
+
+/// Times `flex` against `flash` (causal, soft cap, ALiBi), documents against their share of causal
+/// attention, and fused against whole tensors, forward and backward; and the making of block masks.
+/// Progress goes to stderr. Returns {machine, gemm_tflops, rows}: a row has case, backend, pass,
+/// device, dtype, median_ms, spread, share_of_gemm, ratios and peak_bytes, and, where it is held to
+/// a target, target {what, value, wanted, holds}.
+nlohmann::ordered_json bench_flex(const FlexBenchOptions& options);
+
+/// The targets as a table: what, measured, wanted, spread.
+std::string flex_markdown(const nlohmann::ordered_json& bench);
+
+}  // namespace nanoflex

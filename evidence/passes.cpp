@@ -1,0 +1,68 @@
+#include "evidence/passes.h"
+
+#include <torch/autograd.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <iostream>
+
+#include "attention/flex/tile_code.h"
+
+namespace nanoflex {
+
+PassTensors random_tensors(at::IntArrayRef sizes, at::ScalarType dtype, at::Device device) {
+  const auto kind = at::TensorOptions().dtype(dtype).device(device);
+  const auto random = [&] { return at::randn(sizes, kind); };
+  return {random().requires_grad_(), random().requires_grad_(), random().requires_grad_(),
+          random()};
+}
+
+std::vector<Contender> contenders_of(const std::string& pass, const PassTensors& x,
+                                     const std::vector<Variant>& variants) {
+  std::vector<Contender> contenders;
+  for (const Variant& variant : variants) {
+    const auto forward = [x, variant] {
+      return attend(x.q, x.k, x.v, variant.spec, variant.backend).output;
+    };
+    std::vector<at::Tensor> inputs = {x.q, x.k, x.v};
+    if (variant.spec.score.defined()) {
+      const auto captured = flex::differentiable_tensors(variant.spec.score);
+      inputs.insert(inputs.end(), captured.begin(), captured.end());
+    }
+    if (pass == "forward") {
+      contenders.push_back({variant.name, [forward] {
+                              const at::NoGradGuard no_grad;
+                              forward();
+                            }});
+    } else if (pass == "backward") {
+      contenders.push_back({variant.name, [x, inputs, output = forward()] {
+                              torch::autograd::grad({output}, inputs, {x.d_output},
+                                                    /*retain_graph=*/true);
+                            }});
+    } else {
+      contenders.push_back({variant.name, [x, inputs, forward] {
+                              torch::autograd::grad({forward()}, inputs, {x.d_output});
+                            }});
+    }
+  }
+  return contenders;
+}
+
+void show_progress(size_t done, size_t count, const std::string& what) {
+  if (isatty(STDERR_FILENO)) {
+    const size_t filled = 20 * done / count;
+    std::cerr << "\r\033[K[" << std::string(filled, '#') << std::string(20 - filled, '.') << "] "
+              << done << "/" << count << " " << what << std::flush;
+    if (done == count) std::cerr << "\n";
+  } else {
+    std::cerr << "bench: " << done << "/" << count << " " << what << std::endl;
+  }
+}
+
+std::string fixed(double value, int digits) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.*f", digits, value);
+  return text;
+}
+
+}  // namespace nanoflex

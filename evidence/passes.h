@@ -1,0 +1,36 @@
+#pragma once
+
+#include <torch/types.h>
+
+#include <string>
+#include <vector>
+
+#include "attention/attention.h"
+#include "evidence/measure.h"
+
+namespace nanoflex {
+
+/// q, k, v, which require gradients, and dO of a call of attention: [B, H, T, D].
+struct PassTensors {
+  at::Tensor q, k, v, d_output;
+};
+PassTensors random_tensors(at::IntArrayRef sizes, at::ScalarType dtype, at::Device device);
+
+/// A way to run attention on them.
+struct Variant {
+  std::string name, backend;
+  Spec spec = {};
+};
+
+/// The variants as contenders in one pass: "forward", "backward" (of a forward pass run here) or
+/// "step" (both). Gradients flow to captured tensors too, where they ask for it.
+std::vector<Contender> contenders_of(const std::string& pass, const PassTensors& tensors,
+                                     const std::vector<Variant>& variants);
+
+/// A line on stderr, or a bar on a terminal, that says how far a measurement is.
+void show_progress(size_t done, size_t count, const std::string& what);
+
+/// A number with so many digits behind the point.
+std::string fixed(double value, int digits);
+
+}  // namespace nanoflex

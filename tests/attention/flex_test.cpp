@@ -1,0 +1,224 @@
+// Masks and scores inside the fused CPU kernels of every instruction set, against the same
+// expressions on whole tensors in fp64.
+#include <gtest/gtest.h>
+#include <torch/autograd.h>
+
+#include <cmath>
+#include <functional>
+#include <limits>
+
+#include "attention/cpu/dispatch.h"
+#include "attention/cpu/fused_cpu.h"
+#include "attention/fused.h"
+#include "attention/registry.h"
+#include "tests/attention/accuracy.h"
+#include "tests/attention/reference.h"
+
+namespace nanoflex {
+namespace {
+
+using flex::Captured;
+using flex::Expression;
+using flex::trace_mask;
+using flex::trace_score;
+
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+
+struct Sizes {
+  int64_t B, H, H_kv, T, S, D;
+};
+
+// Ragged lengths, grouped heads, decoding, more queries than keys, blocks of 128 cut and whole.
+const std::vector<Sizes>& all_sizes() {
+  static const std::vector<Sizes> sizes = {{2, 2, 2, 37, 37, 16},  {1, 4, 2, 300, 300, 8},
+                                           {2, 2, 1, 1, 200, 24},  {1, 3, 1, 9, 150, 40},
+                                           {1, 2, 2, 150, 70, 16}, {1, 1, 1, 257, 257, 33}};
+  return sizes;
+}
+
+/// Expressions over tensors of these sizes; `tensors` are those to which gradients flow.
+struct Flex {
+  Expression mask = flex::full(), score = {};
+  std::vector<at::Tensor> tensors = {};
+};
+
+struct Named {
+  std::string name;
+  std::function<Flex(const Sizes&)> make;
+};
+
+at::Tensor random(at::IntArrayRef sizes) {
+  return at::randn(sizes, at::kFloat).requires_grad_();  // fp32 tensors hold fp64's truth exactly
+}
+
+at::Tensor documents(const Sizes& sizes) {
+  return at::randint(0, 9, {sizes.B, sizes.S}, at::kLong).eq(0).cumsum(1);
+}
+
+std::vector<Named> all_expressions() {
+  return {
+      {"documents",
+       [](const Sizes& sizes) {
+         const Captured document("document", documents(sizes));
+         return Flex{.mask = flex::causal() & trace_mask([&](auto b, auto, auto q, auto kv) {
+                               return document[b][max(q, 0)] == document[b][kv];
+                             })};
+       }},
+      {"prefix or every third",
+       [](const Sizes&) {
+         return Flex{.mask = trace_mask([](auto, auto h, auto q, auto kv) {
+                       return (q >= kv & (q - kv) % (h + 2) == 0) | kv < 5;
+                     })};
+       }},
+      {"some heads see nothing",
+       [](const Sizes&) {
+         return Flex{.mask = trace_mask([](auto b, auto h, auto q, auto kv) {
+                       return (b + h) % 2 == 0 & q % 5 != 3 & kv / 16 != 1;
+                     })};
+       }},
+      {"softcap",
+       [](const Sizes&) {
+         return Flex{.mask = flex::causal(),
+                     .score = trace_score(
+                         [](auto s, auto, auto, auto, auto) { return 2.0 * tanh(s / 2.0); })};
+       }},
+      {"learned slopes",
+       [](const Sizes& sizes) {
+         const at::Tensor slope = random({sizes.H});
+         const Captured slopes("slopes", slope);
+         return Flex{.mask = flex::causal(),
+                     .score = trace_score([&](auto s, auto, auto h, auto q, auto kv) {
+                       return s + slopes[h] * 0.05 * (kv - q);
+                     }),
+                     .tensors = {slope}};
+       }},
+      {"relative bias, indexed twice, and one a key",
+       [](const Sizes& sizes) {
+         const at::Tensor bias = random({sizes.H, 2 * sizes.S + 2 * sizes.T});
+         const at::Tensor weight = random({sizes.B, sizes.S});
+         const Captured biases("bias", bias), weights("weight", weight);
+         const int64_t shift = sizes.S + sizes.T;
+         return Flex{.score = trace_score([&](auto s, auto b, auto h, auto q, auto kv) {
+                       return s * biases[h][q - kv + shift] + biases[0][kv] * weights[b][kv];
+                     }),
+                     .tensors = {bias, weight}};
+       }},
+      {"one a query, everything else",
+       [](const Sizes& sizes) {
+         const at::Tensor gate = random({sizes.H, sizes.T}), one = random({});
+         const Captured gates("gate", gate), ones("one", one);
+         const int64_t shift = sizes.T - sizes.S;
+         return Flex{
+             .mask = trace_mask([](auto, auto, auto q, auto kv) { return q >= kv | kv % 7 == 1; }),
+             .score = trace_score([&](auto s, auto, auto h, auto q, auto kv) {
+               const Expression x = s * sigmoid(gates[h][q + shift]) + ones;
+               return select(kv % 2 == 0, max(x, -1.0) + exp(-abs(x)),
+                             min(log(x * x + 1.0), sqrt(abs(x) + 0.5)) - floor(x) % 3);
+             }),
+             .tensors = {gate, one}};
+       }},
+      {"only the keys' places",
+       [](const Sizes&) {
+         return Flex{.score =
+                         trace_score([](auto, auto, auto h, auto, auto kv) { return kv % 5 - h; })};
+       }},
+  };
+}
+
+struct Result {
+  Tensors tensors;
+  std::vector<at::Tensor> captured;
+};
+
+Tensors inputs_of(const Sizes& sizes, at::ScalarType dtype) {
+  const Case problem = {"", sizes.B, sizes.H, sizes.H_kv, sizes.T, sizes.S, sizes.D, {}, {}};
+  Tensors inputs = random_inputs(problem, dtype);
+  inputs.d_logsumexp = inputs.d_output.select(-1, 0).contiguous();
+  return inputs;
+}
+
+Result by_vanilla(const Tensors& inputs, const Flex& flex, at::ScalarType dtype) {
+  const auto leaf = [&](const at::Tensor& x) { return x.to(dtype).detach().requires_grad_(); };
+  const at::Tensor q = leaf(inputs.q), k = leaf(inputs.k), v = leaf(inputs.v);
+  const Attention attention =
+      attend(q, k, v, {.mask = flex.mask, .score = flex.score, .need_logsumexp = true}, "vanilla");
+  std::vector<at::Tensor> wanted = {q, k, v};
+  wanted.insert(wanted.end(), flex.tensors.begin(), flex.tensors.end());
+  // Rows that see nothing have a logsumexp of -inf, which has no gradient.
+  const at::Tensor blind = attention.logsumexp.detach() == -kInfinity;
+  const at::Tensor d_logsumexp =
+      inputs.d_logsumexp.to(attention.logsumexp.scalar_type()).masked_fill(blind, 0);
+  const auto gradients = torch::autograd::grad({attention.output, attention.logsumexp}, wanted,
+                                               {inputs.d_output.to(dtype), d_logsumexp},
+                                               c10::nullopt, false, /*allow_unused=*/true);
+  Result result{.tensors = inputs};
+  result.tensors.output = attention.output.detach();
+  result.tensors.logsumexp = attention.logsumexp.detach();
+  const auto given = [&](size_t i) {
+    return gradients[i].defined() ? gradients[i] : at::zeros_like(wanted[i]);
+  };
+  result.tensors.dq = given(0), result.tensors.dk = given(1), result.tensors.dv = given(2);
+  for (size_t i = 3; i < wanted.size(); ++i) result.captured.push_back(given(i));
+  return result;
+}
+
+Result by_kernels(const cpu::KernelSet& kernels, const Tensors& inputs, const Flex& flex,
+                  at::ScalarType dtype) {
+  const at::Tensor q = inputs.q.to(dtype), k = inputs.k.to(dtype), v = inputs.v.to(dtype);
+  const FusedOptions options = fused_options(q, k, {.mask = flex.mask, .score = flex.score});
+  const FusedResult forward = cpu::forward(q, k, v, options, kernels);
+  const FusedGradients gradients =
+      cpu::backward(q, k, v, forward, inputs.d_output.to(dtype), inputs.d_logsumexp.to(at::kFloat),
+                    options, kernels);
+  Result result{.tensors = inputs, .captured = gradients.captured};
+  result.tensors.output = forward.output, result.tensors.logsumexp = forward.logsumexp;
+  result.tensors.dq = gradients.dq, result.tensors.dk = gradients.dk;
+  result.tensors.dv = gradients.dv;
+  return result;
+}
+
+double error(const at::Tensor& x, const at::Tensor& truth) {
+  return (x.to(at::kDouble) - truth.to(at::kDouble)).abs().max().item<double>();
+}
+
+// As exact as the same expressions on whole tensors of the same type: at most twice their error,
+// and a unit of the largest of what is summed.
+void expect_as_exact(const Result& result, const Result& plain, const Result& truth,
+                     at::ScalarType dtype) {
+  expect_all_close(result.tensors, plain.tensors, truth.tensors);
+  ASSERT_EQ(result.captured.size(), truth.captured.size());
+  const double unit = dtype == at::kFloat ? 0x1p-23 : 0x1p-7;
+  for (size_t i = 0; i < truth.captured.size(); ++i) {
+    const double largest = std::max(1.0, truth.captured[i].abs().max().item<double>());
+    const double bound = 2 * error(plain.captured[i], truth.captured[i]) + 4 * unit * largest;
+    const double found = error(result.captured[i], truth.captured[i]);
+    EXPECT_TRUE(found <= bound) << "captured tensor " << i << ": error " << found << ", bound "
+                                << bound;
+  }
+}
+
+class FlexCpu : public testing::TestWithParam<at::ScalarType> {};
+
+TEST_P(FlexCpu, EveryInstructionSetIsAsExactAsWholeTensors) {
+  at::manual_seed(20261121);
+  for (const Named& named : all_expressions()) {
+    for (const Sizes& sizes : all_sizes()) {
+      const Flex flex = named.make(sizes);
+      const Tensors inputs = inputs_of(sizes, GetParam());
+      const Result truth = by_vanilla(inputs, flex, at::kDouble);
+      const Result plain = by_vanilla(inputs, flex, GetParam());
+      for (const cpu::KernelSet& kernels : cpu::all_kernels()) {
+        SCOPED_TRACE(c10::str(named.name, ", ", kernels.name, ", q ", inputs.q.sizes(), ", k ",
+                              inputs.k.sizes()));
+        expect_as_exact(by_kernels(kernels, inputs, flex, GetParam()), plain, truth, GetParam());
+        if (testing::Test::HasFailure()) return;
+      }
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Types, FlexCpu, testing::Values(at::kFloat, at::kBFloat16),
+                         [](const auto& info) { return std::string(c10::toString(info.param)); });
+
+}  // namespace
+}  // namespace nanoflex
