@@ -72,10 +72,10 @@ class Backward {
     const Input* k = row_of<const Input>(p_.k, unit_.b, unit_.h_kv, key_);
     const Input* v = row_of<const Input>(p_.v, unit_.b, unit_.h_kv, key_);
     for (int64_t i = 0; i < steps_ * width_; ++i) k_columns_[i] = v_columns_[i] = 0;
-    for (int key = 0; key < keys_; ++key) {
-      put_column<Math>(k + key * p_.k.row, p_.D, key, width_, k_columns_);
-      put_column<Math>(v + key * p_.v.row, p_.D, key, width_, v_columns_);
-    }
+    put_columns<Math, Input>([&](int64_t key) { return k + key * p_.k.row; }, keys_, p_.D, width_,
+                             k_columns_);
+    put_columns<Math, Input>([&](int64_t key) { return v + key * p_.v.row; }, keys_, p_.D, width_,
+                             v_columns_);
     k_rows_ = stacked_rows<Math>(k, p_.k.row, keys_, p_.D, D_, true, k_stacked_);
     for (int64_t i = 0; i < static_cast<int64_t>(width_) * D_; ++i) dk_[i] = dv_[i] = 0;
   }

@@ -90,9 +90,9 @@ class Forward {
     Element* queries = queries_ + index * kWidth * steps_;
     float* output = output_ + index * kWidth * p_.D;
     for (int64_t i = 0; i < kWidth * p_.D; ++i) output[i] = 0;
+    const Input* rows[kWidth];
+    auto [h, t] = place(index * kWidth);
     for (int lane = 0; lane < kWidth; ++lane) {
-      const int64_t column = smaller<int64_t>(index * kWidth + lane, unit_.columns - 1);
-      const auto [h, t] = place(column);
       const KeyRange keys = visible_keys(p_, t);
       const int64_t begin = larger(keys.begin, unit_.key_begin);
       const int64_t end = larger(begin, smaller(keys.end, unit_.key_end));
@@ -108,8 +108,11 @@ class Forward {
       panel.head[lane] = static_cast<uint32_t>(unit_.b * p_.H + h);
       panel.maximum[lane] = -kInfinity;
       panel.sum[lane] = 0;
-      put_column<Math>(row_of<const Input>(p_.q, unit_.b, h, t), p_.D, lane, kWidth, queries);
+      rows[lane] = row_of<const Input>(p_.q, unit_.b, h, t);
+      if (index * kWidth + lane + 1 < unit_.columns) next(h, t);
     }
+    put_columns<Math, Input>([&](int64_t lane) { return rows[lane]; }, kWidth, p_.D, kWidth,
+                             queries);
     program_.put_lanes(index * kWidth, kWidth, [&](int64_t lane) {
       return static_cast<int64_t>(panel.row[lane]) + p_.S - p_.T;
     });
@@ -121,6 +124,10 @@ class Forward {
   Place place(int64_t column) const {
     const int64_t flat = unit_.column + column;
     return {unit_.h_kv * (p_.H / p_.H_kv) + flat / p_.T, flat % p_.T};
+  }
+
+  void next(int64_t& h, int64_t& t) const {
+    if (++t == p_.T) t = 0, ++h;
   }
 
   void take_keys(int64_t key, int64_t count) {
@@ -271,19 +278,25 @@ class Forward {
   void close(int index) {
     const Panel& panel = panel_[index];
     const float* output = output_ + index * kWidth * p_.D;
-    for (int lane = 0; lane < kWidth; ++lane) {
-      const int64_t column = index * kWidth + lane;
-      if (column >= unit_.columns) return;
-      if (unit_.partial) {
-        put_partial(column, panel.maximum[lane], panel.sum[lane], output + lane);
-        continue;
+    const int lanes = static_cast<int>(smaller<int64_t>(kWidth, unit_.columns - index * kWidth));
+    if (unit_.partial) {
+      for (int lane = 0; lane < lanes; ++lane) {
+        put_partial(index * kWidth + lane, panel.maximum[lane], panel.sum[lane], output + lane);
       }
-      const auto [h, t] = place(column);
-      const float sum = panel.sum[lane], factor = sum > 0 || sum != sum ? 1 / sum : 0;
-      Input* row = row_of<Input>(p_.o, unit_.b, h, t);
-      for (int64_t d = 0; d < p_.D; ++d) put(row + d, output[d * kWidth + lane] * factor);
+      return;
+    }
+    float factor[kWidth];
+    Input* rows[kWidth] = {};
+    auto [h, t] = place(index * kWidth);
+    for (int lane = 0; lane < lanes; ++lane, next(h, t)) {
+      const float sum = panel.sum[lane];
+      factor[lane] = sum > 0 || sum != sum ? 1 / sum : 0;
+      rows[lane] = row_of<Input>(p_.o, unit_.b, h, t);
       put_denominator(p_, (unit_.b * p_.H + h) * p_.T + t, panel.maximum[lane], sum);
     }
+    for (int lane = lanes; lane < kWidth; ++lane) factor[lane] = 0;
+    put_rows<Math::kLanes, Input>(output, p_.D, kWidth, factor,
+                                  [&](int64_t lane) { return rows[lane]; });
   }
 
   void put_partial(int64_t column, float maximum, float sum, const float* output) {

@@ -118,15 +118,81 @@ Operand<typename Math::Element> stacked_rows(const Input* data, int64_t stride, 
 template <typename Math, typename Input>
 void put_column(const Input* row, int64_t D, int64_t column, int64_t width,
                 typename Math::Element* out) {
-  const int64_t steps = (D + Math::kPair - 1) / Math::kPair;
-  for (int64_t step = 0; step < steps; ++step) {
+  const int steps = static_cast<int>((D + Math::kPair - 1) / Math::kPair);
+  for (int step = 0; step < steps; ++step) {
     out[step * width + column] = element_at<Math>(row, step, D);
+  }
+}
+
+/// Writes `count` <= width rows into a right factor [steps, width] as columns; row(i) points to the
+/// i-th. What lies beyond them is left alone.
+template <typename Math, typename Input, typename Row>
+void put_columns(const Row& row, int64_t count, int64_t D, int64_t width,
+                 typename Math::Element* out) {
+  using V = Vectors<Math::kLanes>;
+  constexpr int kLanes = Math::kLanes;
+  constexpr int kStep = kLanes * Math::kPair;  // of D
+  const int64_t whole = count / kLanes * kLanes;
+  for (int64_t column = 0; column < whole; column += kLanes) {
+    const Input* rows[kLanes];
+    for (int i = 0; i < kLanes; ++i) rows[i] = row(column + i);
+    int64_t d = 0;
+    for (; d + kStep <= D; d += kStep) {
+      typename V::F tile[kLanes];
+      for (int i = 0; i < kLanes; ++i) {
+        if constexpr (sizeof(Input) * Math::kPair == sizeof(float)) {
+          tile[i] = V::load(reinterpret_cast<const float*>(rows[i] + d));
+        } else {
+          tile[i] = V::widen(V::load(rows[i] + d));
+        }
+      }
+      V::transpose(tile);
+      auto* to = reinterpret_cast<float*>(out + d / Math::kPair * width + column);
+      for (int i = 0; i < kLanes; ++i) V::store(to + i * width, tile[i]);
+    }
+    const int64_t rest = smaller<int64_t>(D - d, kStep);
+    for (int i = 0; rest > 0 && i < kLanes; ++i) {
+      put_column<Math>(rows[i] + d, rest, column + i, width, out + d / Math::kPair * width);
+    }
+  }
+  for (int64_t column = whole; column < count; ++column) {
+    put_column<Math>(row(column), D, column, width, out);
   }
 }
 
 /// fp32 to the inputs' type.
 inline void put(float* out, float x) { *out = x; }
 inline void put(uint16_t* out, float x) { *out = narrow(x); }
+
+/// Column i of `columns` [D, width], times factor[i], to the row that row(i) points to; null: not.
+template <int kLanes, typename Output, typename Row>
+void put_rows(const float* columns, int64_t D, int64_t width, const float* factor, const Row& row) {
+  using V = Vectors<kLanes>;
+  for (int64_t column = 0; column < width; column += kLanes) {
+    Output* rows[kLanes];
+    for (int i = 0; i < kLanes; ++i) rows[i] = row(column + i);
+    int64_t d = 0;
+    for (; d + kLanes <= D; d += kLanes) {
+      typename V::F tile[kLanes];
+      for (int i = 0; i < kLanes; ++i) tile[i] = V::load(columns + (d + i) * width + column);
+      V::transpose(tile);
+      for (int i = 0; i < kLanes; ++i) {
+        if (!rows[i]) continue;
+        const typename V::F scaled = tile[i] * factor[column + i];
+        if constexpr (sizeof(Output) == sizeof(float)) {
+          V::store(rows[i] + d, scaled);
+        } else {
+          V::store(rows[i] + d, V::narrow(scaled));
+        }
+      }
+    }
+    for (; d < D; ++d) {
+      for (int i = 0; i < kLanes; ++i) {
+        if (rows[i]) put(rows[i] + d, columns[d * width + column + i] * factor[column + i]);
+      }
+    }
+  }
+}
 
 }  // namespace
 }  // namespace nanoflex::cpu

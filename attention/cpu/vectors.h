@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <utility>
 
 namespace nanoflex::cpu {
 namespace {
@@ -80,6 +81,9 @@ struct Vectors {
     return y * reinterpret_cast<F>(exponent);
   }
 
+  /// Lane i of rows[j] and lane j of rows[i] change places.
+  static void transpose(F (&rows)[kLanes]) { transpose<1>(rows); }
+
   /// The bits of x rounded to bfloat16 (to nearest, ties to even), in the upper half of each lane.
   static U rounded_to_bfloat16(F x) {
     const U bits = reinterpret_cast<U>(x);
@@ -91,6 +95,29 @@ struct Vectors {
   }
   static F widen(Half x) { return reinterpret_cast<F>(__builtin_convertvector(x, U) << 16); }
   static Half narrow(F x) { return __builtin_convertvector(rounded_to_bfloat16(x) >> 16, Half); }
+
+ private:
+  // Swaps the off-diagonal quarters of each square of 2 kHalf rows and lanes.
+  template <int kHalf>
+  static void transpose(F (&rows)[kLanes]) {
+    if constexpr (kHalf < kLanes) {
+#pragma GCC unroll 16
+      for (int i = 0; i < kLanes; ++i) {
+        if (i & kHalf) continue;
+        const F a = rows[i], b = rows[i + kHalf];
+        rows[i] = mix<kHalf, 0>(a, b, std::make_integer_sequence<int, kLanes>());
+        rows[i + kHalf] = mix<kHalf, kHalf>(a, b, std::make_integer_sequence<int, kLanes>());
+      }
+      transpose<2 * kHalf>(rows);
+    }
+  }
+
+  // Lanes of a (where kHalf's bit is clear) and of b, from the half that begins at kFrom.
+  template <int kHalf, int kFrom, int... kLane>
+  static F mix(F a, F b, std::integer_sequence<int, kLane...>) {
+    return __builtin_shufflevector(a, b,
+                                   (((kLane & kHalf) ? kLanes + kLane - kHalf : kLane) + kFrom)...);
+  }
 };
 
 // Single elements, at any address and whatever their bytes were stored as.
