@@ -27,7 +27,7 @@ class TileProgram {
       : program_(program), lanes_vary_(shape.lanes) {
     if (!program) return;
     rows_vary_ = lanes_vary_ == Vary::kQuery ? Vary::kKey : Vary::kQuery;
-    lane_slot_ = rounded_up(shape.lane_count, kLanes);
+    lane_slot_ = rounded_up(shape.lane_count, kWidth);
     row_slot_ = rounded_up(shape.row_count + kStrip, kLanes);
     nothing_ = scratch.take<float>(slots(Vary::kNothing) * kLanes);
     lanes_ = scratch.take<float>(slots(lanes_vary_) * lane_slot_);
@@ -52,11 +52,12 @@ class TileProgram {
     interpreter.run(program_->nothing);
   }
 
-  /// Lanes first .. first + count, of which position(i) is the i-th one's place among the keys.
+  /// Lanes first .. first + count, filled up to kWidth, of which position(i) is the i-th one's place
+  /// among the keys.
   template <typename Position>
   void put_lanes(int64_t first, int64_t count, const Position& position) {
     if (!program_) return;
-    const int64_t padded = rounded_up(count, kLanes);
+    const int64_t padded = rounded_up(count, kWidth);
     fill(lanes_ + kPositionSlot * lane_slot_ + first, count, padded, position);
     Interpreter<kLanes> interpreter;
     interpreter.nothing = nothing();

@@ -29,7 +29,7 @@ TileCode::TileCode(const TileCodeOptions& options, Pass pass) {
       roots.push_back(builder.lower(flex::derivative(score), Type::kFloat));
       add_reads(score, builder, roots);
     }
-    const std::vector<Value> results = builder.emit(roots, score_);
+    const std::vector<cpu::Value> results = builder.emit(roots, score_);
     program_.has_score = true;
     program_.changed = results[0];
     if (pass == Pass::kBackward) program_.derivative = results[1];
