@@ -1,5 +1,7 @@
 #include "attention/flex/derivative.h"
 
+#include <cmath>
+#include <optional>
 #include <stdexcept>
 #include <unordered_map>
 #include <unordered_set>
@@ -46,7 +48,7 @@ class Differentiator {
       case Op::kExp:
         return product(dx, y);
       case Op::kLog:
-        return dx / x;
+        return quotient(dx, x);
       case Op::kSqrt:
         return product(dx, 0.5 / y);
       case Op::kTanh:
@@ -70,7 +72,7 @@ class Differentiator {
       case Op::kMultiply:
         return sum(product(da, b), product(db, a));
       case Op::kDivide:
-        return difference(da.defined() ? da / b : da, product(db, y / b));
+        return difference(quotient(da, b), product(db, y / b));
       case Op::kRemainder:  // a - b * floor(a / b), where the floor stands still
         return difference(da, product(db, (a - y) / b));
       case Op::kMin:
@@ -98,8 +100,33 @@ class Differentiator {
     return a.defined() ? a - b : -b;
   }
 
+  // Constant factors are kept in front and multiplied here: in softcap's derivative they cancel.
   static Expression product(const Expression& derivative, const Expression& factor) {
-    return derivative.defined() ? derivative * factor : derivative;
+    if (!derivative.defined()) return {};
+    if (const auto scale = number(factor)) return scaled(derivative, *scale);
+    const bool one = number(derivative) == 1.0 && factor.type() == Type::kFloat;
+    return one ? factor : derivative * factor;
+  }
+
+  static Expression quotient(const Expression& derivative, const Expression& divisor) {
+    if (!derivative.defined()) return {};
+    const auto a = number(derivative), b = number(divisor);
+    if (a && b && !std::isnan(*a / *b)) return *a / *b;
+    return derivative / divisor;
+  }
+
+  static Expression scaled(const Expression& derivative, double scale) {
+    const Node& node = derivative.node();
+    const bool product = node.op == Op::kMultiply;
+    const auto constant = number(product ? node.operands[0] : derivative);
+    if (!constant || std::isnan(*constant * scale)) return scale * derivative;
+    return product ? *constant * scale * node.operands[1] : Expression(*constant * scale);
+  }
+
+  static std::optional<double> number(const Expression& e) {
+    const Node& node = e.node();
+    if (node.op != Op::kConstant || node.type == Type::kBool) return std::nullopt;
+    return node.constant.toDouble();
   }
 
   const Node& variable_;

@@ -1,9 +1,5 @@
 #include "attention/flex/masks.h"
 
-#include <stdexcept>
-
-#include "attention/nearest.h"
-
 namespace nanoflex::flex {
 
 Expression causal() {
@@ -15,10 +11,13 @@ Expression full() {
 }
 
 Expression window(int64_t n) {
-  if (n < 0) {
-    throw std::invalid_argument("[mask] window(n) needs n of at least 0, is " + std::to_string(n));
-  }
+  check_arguments(named_masks(), "window", {n});
   return trace_mask([n](auto, auto, auto q, auto kv) { return q - kv <= n; });
+}
+
+Expression prefix(int64_t n) {
+  check_arguments(named_masks(), "prefix", {n});
+  return trace_mask([n](auto, auto, auto q, auto kv) { return (q >= kv) | (kv < n); });
 }
 
 Expression document() {
@@ -27,31 +26,47 @@ Expression document() {
       [&](auto b, auto, auto q, auto kv) { return document[b][q] == document[b][kv]; });
 }
 
-std::string NamedMask::signature() const {
-  return parameters.empty() ? name : name + "(" + join(parameters) + ")";
+Expression dilated(int64_t n) {
+  check_arguments(named_masks(), "dilated", {n});
+  return trace_mask([n](auto, auto, auto q, auto kv) { return (q - kv) % n == 0; });
+}
+
+Expression block_sparse(int64_t n, int64_t local, int64_t every) {
+  check_arguments(named_masks(), "block_sparse", {n, local, every});
+  return trace_mask([=](auto, auto, auto q, auto kv) {
+    return (abs(q / n - kv / n) <= local) | (kv / n % every == 0);
+  });
 }
 
 const std::vector<NamedMask>& named_masks() {
-  using Arguments = std::vector<int64_t>;
+  using A = Arguments;
   static const std::vector<NamedMask> table = {
-      {"causal", {}, "what stands before: q >= kv", [](const Arguments&) { return causal(); }},
-      {"full", {}, "every key", [](const Arguments&) { return full(); }},
+      {"causal", {}, "what stands before: q >= kv", [](const A&) { return causal(); }},
+      {"full", {}, "every key", [](const A&) { return full(); }},
       {"window",
-       {"n"},
+       {{.name = "n"}},
        "at most n keys back: q - kv <= n",
-       [](const Arguments& arguments) { return window(arguments.at(0)); }},
-      {"document",
-       {},
-       "keys of the query's own document",
-       [](const Arguments&) { return document(); }},
+       [](const A& a) { return window(a.at(0).toLong()); }},
+      {"prefix",
+       {{.name = "n"}},
+       "causal, and the first n keys: causal | kv < n",
+       [](const A& a) { return prefix(a.at(0).toLong()); }},
+      {"document", {}, "keys of the query's own document", [](const A&) { return document(); }},
+      {"dilated",
+       {{.name = "n", .least = 1}},
+       "every n-th key: (q - kv) % n == 0",
+       [](const A& a) { return dilated(a.at(0).toLong()); }},
+      {"block_sparse",
+       {{.name = "n", .least = 1}, {.name = "local"}, {.name = "every", .least = 1}},
+       "blocks of n: near ones, and every so many: "
+       "abs(q / n - kv / n) <= local | kv / n % every == 0",
+       [](const A& a) {
+         return block_sparse(a.at(0).toLong(), a.at(1).toLong(), a.at(2).toLong());
+       }},
   };
   return table;
 }
 
-std::vector<std::string> mask_names() {
-  std::vector<std::string> names;
-  for (const NamedMask& mask : named_masks()) names.push_back(mask.signature());
-  return names;
-}
+std::vector<std::string> mask_names() { return signatures(named_masks()); }
 
 }  // namespace nanoflex::flex

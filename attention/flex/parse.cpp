@@ -1,92 +1,82 @@
 #include "attention/flex/parse.h"
 
-#include <algorithm>
-#include <cctype>
 #include <charconv>
 #include <stdexcept>
 #include <vector>
 
-#include "attention/nearest.h"
+#include "attention/flex/names.h"
+#include "attention/flex/tokens.h"
 
 namespace nanoflex::flex {
 namespace {
 
-constexpr size_t kMaxCharacters = 4096, kMaxShown = 80;
 constexpr int kMaxNesting = 64;
 
-struct Token {
-  enum Kind { kName, kNumber, kSymbol, kEnd } kind;
-  std::string text;
-  size_t column;  // from 1
+struct Complaint {
+  std::string what, mend;
 };
 
-// Text as a message may quote it: one line, no control characters, not endless.
-std::string quotable(const std::string& text) {
-  std::string shown = text.substr(0, kMaxShown);
-  for (char& c : shown) {
-    if (!std::isprint(static_cast<unsigned char>(c))) c = '?';
-  }
-  return "\"" + shown + (text.size() > kMaxShown ? "..." : "") + "\"";
+// "[area] WHAT; MEND", of which the area and the mend may be missing, without the area.
+Complaint complaint(const std::invalid_argument& problem) {
+  std::string text = problem.what();
+  const size_t area = text.starts_with('[') ? text.find("] ") : std::string::npos;
+  if (area != std::string::npos) text.erase(0, area + 2);
+  const size_t end = text.find("; ");
+  return {text.substr(0, end), end == std::string::npos ? "" : text.substr(end + 2)};
 }
-
-bool starts_name(char c) { return std::isalpha(static_cast<unsigned char>(c)) || c == '_'; }
-bool is_digit(char c) { return c >= '0' && c <= '9'; }
 
 class Parser {
  public:
-  explicit Parser(const std::string& text) : text_(text) {
-    if (text.size() > kMaxCharacters) {
-      throw std::invalid_argument("[mask] the text has " + std::to_string(text.size()) +
-                                  " characters, at most " + std::to_string(kMaxCharacters) +
-                                  " are read: " + quotable(text));
-    }
-    advance();
-  }
+  Parser(const std::string& text, bool is_score, const Vocabulary& vocabulary)
+      : is_score_(is_score),
+        tokens_(is_score ? "score" : "mask", text),
+        names_(is_score ? "score" : "mask", is_score, vocabulary.tensors),
+        token_(tokens_.next()) {}
 
   Expression whole() {
-    const Expression mask = binary(0);
-    if (token_.kind != Token::kEnd) {
-      fail("unexpected '" + token_.text + "'", token_, "join masks with & or |");
+    const Token first = token_;
+    const Expression value = binary(0);
+    if (token_.text == "[") {
+      fail("unexpected '['", token_, "only tensors have indices. " + names_.tensor_advice(""));
     }
-    return mask;
+    if (token_.kind != Token::kEnd) {
+      fail("unexpected '" + shortened(token_.text) + "'", token_,
+           "join values with an operator, as in causal & window(4)");
+    }
+    return guarded(first,
+                   is_score_ ? "make numbers of it, as in select(causal, score, -inf)"
+                             : "compare numbers, as in q - kv < 4",
+                   [&] { return is_score_ ? require_score(value) : require_mask(value); });
   }
 
  private:
   [[noreturn]] void fail(const std::string& what, const Token& where,
                          const std::string& mend) const {
-    throw std::invalid_argument("[mask] " + what + " at column " + std::to_string(where.column) +
-                                " of " + quotable(text_) + "; " + mend);
+    tokens_.fail(what, where.column, mend);
   }
 
-  void advance() {
-    while (position_ < text_.size() && (text_[position_] == ' ' || text_[position_] == '\t')) {
-      ++position_;
+  // What `make` makes, its refusal told at a place in the text.
+  template <typename Make>
+  Expression guarded(const Token& where, const std::string& mend, const Make& make) const {
+    try {
+      return make();
+    } catch (const std::invalid_argument& problem) {
+      const Complaint told = complaint(problem);
+      fail(told.what, where, told.mend.empty() ? mend : told.mend);
     }
-    const size_t begin = position_;
-    token_.column = begin + 1;
-    if (begin == text_.size()) {
-      token_ = {Token::kEnd, "end", begin + 1};
-      return;
-    }
-    const auto run = [&](auto belongs) {
-      while (position_ < text_.size() && belongs(text_[position_])) ++position_;
-    };
-    const char first = text_[begin];
-    if (starts_name(first)) {
-      run([](char c) { return starts_name(c) || is_digit(c); });
-      token_.kind = Token::kName;
-    } else if (is_digit(first)) {
-      run([](char c) { return starts_name(c) || is_digit(c) || c == '.'; });
-      token_.kind = Token::kNumber;
-    } else if (std::string_view("&|!(),-").find(first) != std::string_view::npos) {
-      ++position_;
-      token_.kind = Token::kSymbol;
-    } else {
-      const std::string shown(1, std::isprint(static_cast<unsigned char>(first)) ? first : '?');
-      fail("unexpected '" + shown + "'", token_, "masks are made of names, & | ! and ( )");
-    }
-    token_.text = text_.substr(begin, position_ - begin);
   }
+
+  Expression applied(const Operator& op, const Token& where,
+                     const std::vector<Expression>& operands) const {
+    const bool divides = op.op == Op::kDivide || op.op == Op::kRemainder;
+    const std::string mend = op.rule == Rule::kLogic    ? "comparisons and masks are truth values"
+                             : op.rule == Rule::kSelect ? "write select(condition, yes, no)"
+                             : divides                  ? "divide a number by one that is not 0"
+                                       : "select(condition, 1, 0) makes a number of a truth value";
+    return guarded(where, mend, [&] { return apply(op.op, operands); });
+  }
+
+  void advance() { token_ = tokens_.next(); }
 
   bool take(const std::string& symbol) {
     if (token_.kind != Token::kSymbol || token_.text != symbol) return false;
@@ -95,90 +85,176 @@ class Parser {
   }
 
   void expect(const std::string& symbol, const std::string& mend) {
-    if (!take(symbol))
-      fail("expected '" + symbol + "' but found '" + token_.text + "'", token_, mend);
+    if (take(symbol)) return;
+    fail("expected '" + symbol + "' but found '" + shortened(token_.text) + "'", token_, mend);
   }
 
   // Precedence climbing: reads operators that bind tighter than `floor`, grouping from the left.
   Expression binary(int floor) {
     Expression left = unary();
+    bool compared = false;
     while (const Operator* op = binary_operator()) {
       if (op->binds <= floor) break;
+      const Token where = token_;
+      const bool compares = op->rule == Rule::kCompare;
+      if (compared && compares) {
+        fail("comparisons do not chain: unexpected '" + op->text + "'", where,
+             "write a < b & b < c");
+      }
       advance();
       const Expression right = binary(op->binds);
-      left = apply(op->op, {left, right});
+      left = applied(*op, where, {left, right});
+      compared = compares;
     }
     return left;
   }
 
   const Operator* binary_operator() const {
-    static const Operator* const known[] = {&describe(Op::kAnd), &describe(Op::kOr)};
     if (token_.kind != Token::kSymbol) return nullptr;
-    for (const Operator* op : known) {
-      if (op->text == token_.text) return op;
+    for (const Operator& op : operators()) {
+      if (op.operands == 2 && op.binds < kUnaryBinds && op.text == token_.text) return &op;
     }
     return nullptr;
   }
 
   Expression unary() {
     const Nesting nesting(*this);
-    if (take("!")) return !unary();
+    const Token where = token_;
+    if (take("!")) return applied(describe(Op::kNot), where, {unary()});
+    if (take("-")) {
+      // The least integer has no positive counterpart, so the sign is read with the digits.
+      if (token_.kind == Token::kNumber) return literal("-");
+      return applied(describe(Op::kNegate), where, {unary()});
+    }
     if (take("(")) {
       const Expression inside = binary(0);
       expect(")", "close what '(' opened");
       return inside;
     }
-    return named();
+    if (token_.kind == Token::kNumber) return literal("");
+    if (token_.kind == Token::kName) return named();
+    fail("expected a value but found '" + token_.text + "'", token_, names_.known());
   }
 
-  Expression named() {
-    if (token_.kind != Token::kName) {
-      fail("expected a mask but found '" + token_.text + "'", token_, known());
-    }
-    const Token name = token_;
-    for (const NamedMask& mask : named_masks()) {
-      if (mask.name != name.text) continue;
-      advance();
-      return mask.make(arguments(mask));
-    }
-    std::vector<std::string> names;
-    for (const NamedMask& mask : named_masks()) names.push_back(mask.name);
-    const std::string close = nearest(name.text, names);
-    fail("unknown name '" + name.text.substr(0, kMaxShown) + "'", name,
-         (close.empty() ? "" : "did you mean '" + close + "'? ") + known());
-  }
-
-  std::vector<int64_t> arguments(const NamedMask& mask) {
-    std::vector<int64_t> values;
-    const std::string usage = "write " + mask.signature();
-    if (mask.parameters.empty()) {
-      if (token_.text == "(") fail("'" + mask.name + "' takes no argument", token_, usage);
-      return values;
-    }
-    expect("(", usage);
-    for (size_t i = 0; i < mask.parameters.size(); ++i) {
-      if (i > 0) expect(",", usage);
-      values.push_back(integer(mask, mask.parameters[i]));
-    }
-    expect(")", usage);
-    return values;
-  }
-
-  int64_t integer(const NamedMask& mask, const std::string& parameter) {
-    const std::string mend = mask.signature() + " needs an integer " + parameter + " of at least 0";
-    Token number = token_;
-    int64_t value = 0;
-    const char* end = number.text.data() + number.text.size();
-    const auto read = std::from_chars(number.text.data(), end, value);
-    if (number.kind != Token::kNumber || read.ec != std::errc() || read.ptr != end) {
-      number.text.resize(std::min(number.text.size(), kMaxShown));
-      fail("'" + number.text + "' is not such a number", number, mend);
-    }
+  Expression literal(const std::string& sign) {
+    const Token number = token_;
     advance();
+    const std::string text = sign + number.text;
+    if (text.find_first_not_of("-0123456789") == std::string::npos) {
+      return read<int64_t>(text, number, "use integers of less than 2^63");
+    }
+    return read<double>(text, number, "write numbers as 12, 1.5 or 2e-3");
+  }
+
+  template <typename Number>
+  Expression read(const std::string& text, const Token& where, const std::string& mend) const {
+    Number value = 0;
+    const char* end = text.data() + text.size();
+    const auto [stop, error] = std::from_chars(text.data(), end, value);
+    if (error == std::errc::result_out_of_range) {
+      fail("'" + shortened(text) + "' is out of range", where, mend);
+    }
+    if (error != std::errc() || stop != end) {
+      fail("'" + shortened(text) + "' is not a number", where, mend);
+    }
     return value;
   }
 
-  static std::string known() { return "known: " + join(mask_names()); }
+  Expression named() {
+    const Token name = token_;
+    advance();
+    if (token_.kind == Token::kSymbol && token_.text == "[") return indexed(name);
+    if (const Operator* index = names_.index(name.text)) return leaf(*index, name);
+    if (const auto constant = names_.constant(name.text)) return *constant;
+    if (const Operator* function = names_.function(name.text)) return call(*function, name);
+    if (const Named* mask = names_.mask(name.text)) return make(*mask, name);
+    if (const Named* score = names_.score(name.text)) {
+      require_score_text(name);
+      return make(*score, name);
+    }
+    if (const auto type = names_.tensor(name.text)) return Captured(name.text, *type);
+    fail("unknown name '" + shortened(name.text) + "'", name, names_.advice(name.text));
+  }
+
+  void require_score_text(const Token& name) const {
+    if (is_score_) return;
+    fail("a mask cannot read the score: '" + name.text + "'", name,
+         "scores are given beside masks");
+  }
+
+  Expression leaf(const Operator& index, const Token& name) const {
+    switch (index.op) {
+      case Op::kBatch:
+        return batch_index();
+      case Op::kHead:
+        return head_index();
+      case Op::kQuery:
+        return query_index();
+      case Op::kKey:
+        return key_index();
+      default:
+        require_score_text(name);
+        return score_value();
+    }
+  }
+
+  Expression indexed(const Token& name) {
+    const std::optional<Type> type = names_.tensor(name.text);
+    if (!type) {
+      fail("'" + shortened(name.text) + "' is no tensor, only tensors have indices", name,
+           names_.tensor_advice(name.text));
+    }
+    Expression tensor = Captured(name.text, *type);
+    while (take("[")) {
+      const Token where = token_;
+      const Expression index = binary(0);
+      expect("]", "close what '[' opened");
+      tensor =
+          guarded(where, "floor(x) makes an integer of a number", [&] { return tensor[index]; });
+    }
+    return tensor;
+  }
+
+  Expression call(const Operator& function, const Token& name) {
+    const std::string mend = "write " + usage(function);
+    expect("(", mend);
+    std::vector<Expression> operands;
+    for (int i = 0; i < function.operands; ++i) {
+      if (i > 0) expect(",", mend);
+      operands.push_back(binary(0));
+    }
+    expect(")", mend);
+    return applied(function, name, operands);
+  }
+
+  Expression make(const Named& named, const Token& name) {
+    const std::string mend = "write " + named.signature();
+    if (named.parameters.empty()) {
+      if (token_.text == "(") fail("'" + named.name + "' takes no argument", token_, mend);
+      return named.make({});
+    }
+    Arguments arguments;
+    expect("(", mend);
+    for (size_t i = 0; i < named.parameters.size(); ++i) {
+      if (i > 0) expect(",", mend);
+      arguments.push_back(argument(named, named.parameters[i]));
+    }
+    expect(")", mend);
+    return guarded(name, mend, [&] { return named.make(arguments); });
+  }
+
+  at::Scalar argument(const Named& named, const Parameter& parameter) {
+    const std::string mend = named.signature() + " needs " + parameter.wanted();
+    const Token where = token_;
+    const std::string sign = take("-") ? "-" : "";
+    if (token_.kind != Token::kNumber) {
+      fail("'" + shortened(sign + token_.text) + "' is not such a number", where, mend);
+    }
+    const std::string text = shortened(sign + token_.text);
+    const at::Scalar value = literal(sign).node().constant;
+    if (!parameter.allows(value)) fail("'" + text + "' is not such a number", where, mend);
+    return parameter.type == Type::kFloat ? at::Scalar(value.toDouble()) : value;
+  }
 
   struct Nesting {
     explicit Nesting(Parser& parser) : parser(parser) {
@@ -191,14 +267,21 @@ class Parser {
     Parser& parser;
   };
 
-  const std::string& text_;
-  size_t position_ = 0;
-  Token token_ = {Token::kEnd, "", 1};
+  const bool is_score_;
+  Tokenizer tokens_;
+  Names names_;
+  Token token_;
   int nesting_ = 0;
 };
 
 }  // namespace
 
-Expression parse_mask(const std::string& text) { return require_mask(Parser(text).whole()); }
+Expression parse_mask(const std::string& text, const Vocabulary& vocabulary) {
+  return Parser(text, false, vocabulary).whole();
+}
+
+Expression parse_score(const std::string& text, const Vocabulary& vocabulary) {
+  return Parser(text, true, vocabulary).whole();
+}
 
 }  // namespace nanoflex::flex
