@@ -1,5 +1,6 @@
 // A block mask as a picture in plain text.
 #include <algorithm>
+#include <cstdio>
 #include <sstream>
 
 #include "attention/flex/block_mask.h"

@@ -1,7 +1,7 @@
 // Intervals of floats. A sum, product or quotient is the rounded true result, and rounding is
 // monotonous: so its bounds are the rounded bounds. fp32 operations on fp32 values may be computed
-// in fp64 and rounded once more without harm (Figueroa, "When is double rounding innocuous?", 1995);
-// of the other functions a few units in the last place are given away.
+// in fp64 and rounded once more without harm (Figueroa, "When is double rounding innocuous?",
+// 1995); of the other functions a few units in the last place are given away.
 #include <algorithm>
 #include <array>
 #include <cmath>

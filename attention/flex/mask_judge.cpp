@@ -165,15 +165,22 @@ bool MaskJudge::evaluated(const Area& pair) {
       return Range{i / size * size, std::min(i / size * size + size, end)};
     };
     tile_ = {pair.b, pair.h, block(row, options_.T), block(key, options_.S)};
-    tile_values_ = evaluate_tile(mask_, options_, tile_)
-                       .expand({pair.b + 1, pair.h + 1, tile_.rows.size(), tile_.keys.size()})
-                       .select(0, pair.b)
-                       .select(0, pair.h)
-                       .to(at::kCPU)
-                       .contiguous();
+    tile_values_ = evaluate_area(tile_).to(at::kCPU).contiguous();
   }
   return tile_values_
       .data_ptr<bool>()[(row - tile_.rows.begin) * tile_.keys.size() + key - tile_.keys.begin];
+}
+
+int64_t MaskJudge::count(const Area& area) const {
+  return evaluate_area(area).sum().item<int64_t>();
+}
+
+// [rows, keys]
+at::Tensor MaskJudge::evaluate_area(const Area& area) const {
+  return evaluate_tile(mask_, options_, area)
+      .expand({area.b + 1, area.h + 1, area.rows.size(), area.keys.size()})
+      .select(0, area.b)
+      .select(0, area.h);
 }
 
 }  // namespace nanoflex::flex

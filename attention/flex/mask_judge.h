@@ -43,8 +43,12 @@ class MaskJudge {
   Verdict judge(const Area& area);
   int64_t judged() const { return judged_; }
 
+  /// How many of the area's pairs may attend, by evaluate(): for areas of a few thousand pairs.
+  int64_t count(const Area& area) const;
+
  private:
   bool evaluated(const Area& pair);
+  at::Tensor evaluate_area(const Area& area) const;
 
   const Expression mask_;
   const BlockMaskOptions options_;
