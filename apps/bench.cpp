@@ -4,6 +4,7 @@
 #include <stdexcept>
 
 #include "evidence/attention_sweep.h"
+#include "evidence/mask_bench.h"
 #include "trainer/command_line.h"
 #include "trainer/machine.h"
 #include "trainer/memory.h"
@@ -13,22 +14,68 @@ namespace {
 
 using namespace nanoflex;
 
+constexpr const char *kAttention = "attention", *kMask = "mask";  // what to measure
+
 cxxopts::Options make_options() {
-  cxxopts::Options options("bench", "Measures attention beside plain tensors and ATen's SDPA.\n");
-  options.positional_help("attention");
-  options.add_options()("what", "attention: speed and memory over shapes",
-                        cxxopts::value<std::string>())("quick", "sequences up to 4096 tokens")(
-      "dtype", "all, float32 or bfloat16", cxxopts::value<std::string>()->default_value("all"))(
-      "device", "auto, cpu, cuda or cuda:N", cxxopts::value<std::string>()->default_value("auto"))(
-      "threads", "CPU threads; 0: one a core", cxxopts::value<int64_t>()->default_value("0"))(
-      "repeat", "times that each is measured, taking turns",
-      cxxopts::value<int64_t>()->default_value("5"))(
-      "run-id", "name of the record; else YYYYMMDD_HHMMSS", cxxopts::value<std::string>())(
-      "runs-dir", "folder that holds the records",
-      cxxopts::value<std::string>()->default_value("runs"))("json", "print the rows as JSON")(
+  using cxxopts::value;
+  cxxopts::Options options("bench",
+                           "Measures attention beside plain tensors and ATen's SDPA, and what it "
+                           "takes to prepare a mask.\n");
+  options.positional_help("attention|mask");
+  const auto text = [](const char* otherwise) {
+    return value<std::string>()->default_value(otherwise);
+  };
+  const auto number = [](const char* otherwise) {
+    return value<int64_t>()->default_value(otherwise);
+  };
+  options.add_options()("what", "attention: speed and memory over shapes; mask: one block mask",
+                        value<std::string>())("threads", "CPU threads; 0: one a core", number("0"))(
+      "repeat", "times that each is measured, taking turns", number("5"))(
+      "run-id", "name of the record; else YYYYMMDD_HHMMSS", text(""))(
+      "runs-dir", "folder that holds the records", text("runs"))("json", "print the rows as JSON")(
       "help", "show this and stop");
+  options.add_options(kAttention)("quick", "sequences up to 4096 tokens")(
+      "dtype", "all, float32 or bfloat16", text("all"))("device", "auto, cpu, cuda or cuda:N",
+                                                        text("auto"));
+  options.add_options(kMask)("mask", "the mask as text (causal; with documents causal & document)",
+                             value<std::string>())("length", "queries and keys", number("8192"))(
+      "block-size", "queries and keys of a block, a multiple of 16", number("128"))(
+      "documents", "pack documents of this mean length", number("0"))(
+      "png", "draw the mask into this file", value<std::string>());
   options.parse_positional({"what"});
   return options;
+}
+
+// A flag that would do nothing is a mistake.
+void require_own_flags(const cxxopts::ParseResult& flags, const std::string& what) {
+  const std::vector<std::pair<std::string, std::vector<std::string>>> own_flags = {
+      {kAttention, {"quick", "dtype", "device"}},
+      {kMask, {"mask", "length", "block-size", "documents", "png"}}};
+  for (const auto& [owner, names] : own_flags) {
+    for (const std::string& name : names) {
+      if (owner == what || flags.count(name) == 0) continue;
+      throw std::invalid_argument("[bench] --" + name + " is a flag of ./bench " + owner);
+    }
+  }
+}
+
+int64_t repeat_of(const cxxopts::ParseResult& flags) {
+  const auto repeat = flags["repeat"].as<int64_t>();
+  if (repeat < 1) {
+    throw std::invalid_argument("[bench] --repeat must be at least 1, is " +
+                                std::to_string(repeat));
+  }
+  return repeat;
+}
+
+ClaimedFolder folder_of(const cxxopts::ParseResult& flags) {
+  return claim_folder(flags["runs-dir"].as<std::string>(), flags["run-id"].as<std::string>());
+}
+
+void show(const cxxopts::ParseResult& flags, const nlohmann::ordered_json& record,
+          const std::string& report, const ClaimedFolder& folder) {
+  std::cout << (flags.count("json") > 0 ? record.dump(2) + "\n" : report);
+  std::cerr << "record: " << folder.path.string() << "\n";
 }
 
 SweepOptions sweep_options(const cxxopts::ParseResult& flags) {
@@ -40,26 +87,13 @@ SweepOptions sweep_options(const cxxopts::ParseResult& flags) {
   }
   if (dtype != "all") options.dtypes = {choose_dtype(dtype, at::kCPU)};
   options.device = choose_device(flags["device"].as<std::string>());
-  options.repeat = flags["repeat"].as<int64_t>();
-  if (options.repeat < 1) {
-    throw std::invalid_argument("[bench] --repeat must be at least 1, is " +
-                                std::to_string(options.repeat));
-  }
+  options.repeat = repeat_of(flags);
   return options;
 }
 
-int bench(const cxxopts::ParseResult& flags) {
-  const std::string what = flags.count("what") ? flags["what"].as<std::string>() : "";
-  if (what != "attention") {
-    throw std::invalid_argument("[bench] say what to measure: ./bench attention; is '" + what +
-                                "'");
-  }
+void measure_attention(const cxxopts::ParseResult& flags) {
   const SweepOptions options = sweep_options(flags);
-  set_threads(flags["threads"].as<int64_t>());
-  track_cpu_memory();
-  const ClaimedFolder folder =
-      claim_folder(flags["runs-dir"].as<std::string>(),
-                   flags.count("run-id") ? flags["run-id"].as<std::string>() : "");
+  const ClaimedFolder folder = folder_of(flags);
   const auto sweep = sweep_attention(options);
   write_file(folder.path / "attention.json", sweep.dump(2) + "\n");
   write_file(folder.path / "attention.csv", sweep_csv(sweep));
@@ -68,8 +102,35 @@ int bench(const cxxopts::ParseResult& flags) {
     const std::string name = dtype_name(dtype);
     write_file(folder.path / ("attention_" + name + ".svg"), sweep_chart(sweep, name));
   }
-  std::cout << (flags.count("json") ? sweep.dump(2) + "\n" : sweep_markdown(sweep));
-  std::cerr << "record: " << folder.path.string() << "\n";
+  show(flags, sweep, sweep_markdown(sweep), folder);
+}
+
+void measure_mask(const cxxopts::ParseResult& flags) {
+  const MaskBenchOptions options = {
+      .mask = flags.count("mask") > 0 ? flags["mask"].as<std::string>() : "",
+      .length = flags["length"].as<int64_t>(),
+      .block_size = flags["block-size"].as<int64_t>(),
+      .documents = flags["documents"].as<int64_t>(),
+      .repeat = repeat_of(flags)};
+  const auto record = bench_mask(options);
+  if (flags.count("png") > 0) write_file(flags["png"].as<std::string>(), mask_png(options));
+  const ClaimedFolder folder = folder_of(flags);
+  write_file(folder.path / "mask.json", record.dump(2) + "\n");
+  show(flags, record, mask_report(options, record), folder);
+}
+
+int bench(const cxxopts::ParseResult& flags) {
+  const std::string what = flags.count("what") > 0 ? flags["what"].as<std::string>() : "";
+  if (what != kAttention && what != kMask) {
+    throw std::invalid_argument(
+        "[bench] say what to measure, ./bench attention or ./bench mask; "
+        "is '" +
+        what + "'");
+  }
+  require_own_flags(flags, what);
+  set_threads(flags["threads"].as<int64_t>());
+  track_cpu_memory();
+  what == kMask ? measure_mask(flags) : measure_attention(flags);
   return 0;
 }
 

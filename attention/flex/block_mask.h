@@ -31,6 +31,10 @@ struct BlockMask {
   at::Tensor kinds;  ///< [batches, heads, query_blocks, key_blocks] uint8 of BlockKind
   BlockLists partial_keys, full_keys;        ///< for each block of queries: its blocks of keys
   BlockLists partial_queries, full_queries;  ///< for each block of keys: its blocks of queries
+  int64_t boxes_judged = 0;  ///< what it cost: intervals computed, over boxes and single pairs
+
+  /// The share of blocks that no pair in may attend, 0 .. 1.
+  double sparsity() const;
 };
 
 /// Exact: a block is empty or full when no or all pairs in it may attend (a block that is cut by

@@ -23,13 +23,17 @@ struct Box {
   int64_t kv_low = 0, kv_high = 0;
 };
 
+/// What evaluate() computes floats in: fp32 (masks, and scores in fp32), or either that or fp64.
+enum class Floats { kSingle, kSingleOrDouble };
+
 /// Interval arithmetic on one expression (Moore, "Interval Analysis", 1966), many boxes. Captured
 /// tensors are on the CPU and must not change while this lives; the least and greatest element of a
 /// tensor's parts come from tables that are made on construction.
 class Bounder {
  public:
-  /// Throws std::invalid_argument for an unbound tensor.
-  explicit Bounder(const Expression& expression);
+  /// Throws std::invalid_argument for an unbound tensor. In fp32 alone bounds are tighter: over a
+  /// single point they are the value, unless it went through exp, log, sqrt, tanh or sigmoid.
+  explicit Bounder(const Expression& expression, Floats floats = Floats::kSingleOrDouble);
   ~Bounder();
   Bounder(const Bounder&) = delete;
   Bounder& operator=(const Bounder&) = delete;

@@ -1,0 +1,186 @@
+#include "attention/flex/mask_judge.h"
+
+#include <algorithm>
+#include <functional>
+#include <unordered_set>
+
+namespace nanoflex::flex {
+namespace {
+
+// Each node once, operands before what uses them.
+void for_each_node(const Expression& expression, std::unordered_set<const Node*>& seen,
+                   const std::function<void(const Expression&)>& visit) {
+  if (!seen.insert(&expression.node()).second) return;
+  for (const Expression& operand : expression.node().operands) {
+    for_each_node(operand, seen, visit);
+  }
+  visit(expression);
+}
+
+void for_each_node(const Expression& expression,
+                   const std::function<void(const Expression&)>& visit) {
+  std::unordered_set<const Node*> seen;
+  for_each_node(expression, seen, visit);
+}
+
+at::Device device_of(const Expression& expression) {
+  std::optional<at::Device> device;
+  for_each_node(expression, [&](const Expression& part) {
+    const at::Tensor& tensor = part.node().tensor;
+    if (!device && tensor.defined()) device = tensor.device();
+  });
+  return device.value_or(at::kCPU);
+}
+
+Box whole_box(const BlockMaskOptions& options) {
+  return {.b_high = options.B - 1,
+          .h_high = options.H - 1,
+          .q_low = options.S - options.T,
+          .q_high = options.S - 1,
+          .kv_high = options.S - 1};
+}
+
+// What evaluate() says of an area.
+at::Tensor evaluate_tile(const Expression& expression, const BlockMaskOptions& options,
+                         const Area& area) {
+  return evaluate(expression, {.B = area.b + 1,
+                               .H = area.h + 1,
+                               .T = options.T,
+                               .S = options.S,
+                               .device = device_of(expression),
+                               .rows = area.rows,
+                               .columns = area.keys});
+}
+
+struct Dimension {
+  Op op;
+  int64_t Box::*low;
+  int64_t Box::*high;
+};
+constexpr Dimension kDimensions[] = {{Op::kBatch, &Box::b_low, &Box::b_high},
+                                     {Op::kHead, &Box::h_low, &Box::h_high},
+                                     {Op::kQuery, &Box::q_low, &Box::q_high},
+                                     {Op::kKey, &Box::kv_low, &Box::kv_high}};
+
+// Looks for a read outside of a tensor in one of its indices by halving boxes; evaluate() has the
+// last word, and refuses it.
+class ReadCheck {
+ public:
+  ReadCheck(const Expression& read, int64_t index, const BlockMaskOptions& options)
+      : read_(read),
+        options_(options),
+        index_(read.node().operands[index], Floats::kSingle),
+        size_(read.node().tensor.size(index)) {
+    Box box = whole_box(options);
+    for (const Dimension& dimension : kDimensions) {
+      if (!has_operator(read.node().operands[index], dimension.op)) {
+        box.*dimension.high = box.*dimension.low;
+      }
+    }
+    check(box);
+  }
+
+ private:
+  void check(const Box& box) {
+    const Integers values = index_.run(box).whole;
+    if (values.low >= 0 && values.high < size_) return;
+    const auto span = [&](const Dimension& d) { return box.*d.high - box.*d.low; };
+    const Dimension* widest =
+        std::max_element(std::begin(kDimensions), std::end(kDimensions),
+                         [&](const Dimension& a, const Dimension& b) { return span(a) < span(b); });
+    const bool outside = values.high < 0 || values.low >= size_;
+    if (outside || span(*widest) == 0) return evaluate_corner(box);
+    const int64_t middle = box.*widest->low + span(*widest) / 2;
+    Box first = box, second = box;
+    first.*widest->high = middle;
+    second.*widest->low = middle + 1;
+    check(first);
+    check(second);
+  }
+
+  void evaluate_corner(const Box& box) const {
+    const int64_t row = box.q_low - (options_.S - options_.T), key = box.kv_low;
+    evaluate_tile(read_, options_, {box.b_low, box.h_low, {row, row + 1}, {key, key + 1}});
+  }
+
+  const Expression& read_;
+  const BlockMaskOptions& options_;
+  IntervalProgram index_;
+  const int64_t size_;
+};
+
+void check_read(const Expression& read, const BlockMaskOptions& options) {
+  const auto indices = static_cast<int64_t>(read.node().operands.size());
+  for (int64_t i = 0; i < indices; ++i) ReadCheck(read, i, options);
+}
+
+}  // namespace
+
+bool has_operator(const Expression& expression, Op op) {
+  bool found = false;
+  for_each_node(expression, [&](const Expression& part) { found |= part.node().op == op; });
+  return found;
+}
+
+MaskJudge::MaskJudge(const Expression& mask, const BlockMaskOptions& options)
+    : mask_(require_mask(mask)),
+      options_(options),
+      program_(mask_, Floats::kSingle),
+      batches_(has_operator(mask, Op::kBatch) ? options.B : 1),
+      heads_(has_operator(mask, Op::kHead) ? options.H : 1) {
+  if (!program_.run(whole_box(options)).may_fail) return;
+  for_each_node(mask, [&](const Expression& part) {
+    if (part.node().op == Op::kLoad) check_read(part, options);
+  });
+}
+
+Verdict MaskJudge::judge(const Area& area) {
+  ++judged_;
+  const int64_t offset = options_.S - options_.T;
+  const Integers value = program_
+                             .run({.b_low = area.b,
+                                   .b_high = area.b,
+                                   .h_low = area.h,
+                                   .h_high = area.h,
+                                   .q_low = area.rows.begin + offset,
+                                   .q_high = area.rows.end + offset - 1,
+                                   .kv_low = area.keys.begin,
+                                   .kv_high = area.keys.end - 1})
+                             .whole;
+  if (value.single()) return value.low == 1 ? Verdict::kVisible : Verdict::kHidden;
+  if (area.pairs() > 1) return Verdict::kOpen;
+  return evaluated(area) ? Verdict::kVisible : Verdict::kHidden;
+}
+
+// For what intervals round: a pair's neighbours are asked for next, so the block around it is
+// evaluated at once.
+bool MaskJudge::evaluated(const Area& pair) {
+  const int64_t row = pair.rows.begin, key = pair.keys.begin;
+  const auto holds = [](Range range, int64_t i) { return range.begin <= i && i < range.end; };
+  const bool known = tile_values_.defined() && tile_.b == pair.b && tile_.h == pair.h &&
+                     holds(tile_.rows, row) && holds(tile_.keys, key);
+  if (!known) {
+    const int64_t size = options_.block_size;
+    const auto block = [&](int64_t i, int64_t end) {
+      return Range{i / size * size, std::min(i / size * size + size, end)};
+    };
+    tile_ = {pair.b, pair.h, block(row, options_.T), block(key, options_.S)};
+    tile_values_ = evaluate_area(tile_).to(at::kCPU).contiguous();
+  }
+  return tile_values_
+      .data_ptr<bool>()[(row - tile_.rows.begin) * tile_.keys.size() + key - tile_.keys.begin];
+}
+
+int64_t MaskJudge::count(const Area& area) const {
+  return evaluate_area(area).sum().item<int64_t>();
+}
+
+// [rows, keys]
+at::Tensor MaskJudge::evaluate_area(const Area& area) const {
+  return evaluate_tile(mask_, options_, area)
+      .expand({area.b + 1, area.h + 1, area.rows.size(), area.keys.size()})
+      .select(0, area.b)
+      .select(0, area.h);
+}
+
+}  // namespace nanoflex::flex
