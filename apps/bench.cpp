@@ -4,6 +4,7 @@
 #include <stdexcept>
 
 #include "evidence/attention_sweep.h"
+#include "evidence/flex_bench.h"
 #include "evidence/mask_bench.h"
 #include "trainer/command_line.h"
 #include "trainer/machine.h"
@@ -14,29 +15,31 @@ namespace {
 
 using namespace nanoflex;
 
-constexpr const char *kAttention = "attention", *kMask = "mask";  // what to measure
+constexpr const char *kAttention = "attention", *kFlex = "flex", *kMask = "mask";
 
 cxxopts::Options make_options() {
   using cxxopts::value;
   cxxopts::Options options("bench",
-                           "Measures attention beside plain tensors and ATen's SDPA, and what it "
-                           "takes to prepare a mask.\n");
-  options.positional_help("attention|mask");
+                           "Measures attention beside plain tensors and ATen's SDPA, what "
+                           "programmed masks and scores cost, and preparing a mask.\n");
+  options.positional_help("attention|flex|mask");
   const auto text = [](const char* otherwise) {
     return value<std::string>()->default_value(otherwise);
   };
   const auto number = [](const char* otherwise) {
     return value<int64_t>()->default_value(otherwise);
   };
-  options.add_options()("what", "attention: speed and memory over shapes; mask: one block mask",
-                        value<std::string>())("threads", "CPU threads; 0: one a core", number("0"))(
+  options.add_options()(
+      "what",
+      "attention: speed and memory over shapes; flex: what programs cost; mask: one block mask",
+      value<std::string>())("threads", "CPU threads; 0: one a core", number("0"))(
       "repeat", "times that each is measured, taking turns", number("5"))(
       "run-id", "name of the record; else YYYYMMDD_HHMMSS", text(""))(
       "runs-dir", "folder that holds the records", text("runs"))("json", "print the rows as JSON")(
       "help", "show this and stop");
-  options.add_options(kAttention)("quick", "sequences up to 4096 tokens")(
-      "dtype", "all, float32 or bfloat16", text("all"))("device", "auto, cpu, cuda or cuda:N",
-                                                        text("auto"));
+  options.add_options("attention, flex")("quick", "sequences up to 4096 tokens, small batches")(
+      "dtype", "all, float32 or bfloat16 (flex: auto is what the machine computes fast)",
+      text("auto"))("device", "auto, cpu, cuda or cuda:N", text("auto"));
   options.add_options(kMask)("mask", "the mask as text (causal; with documents causal & document)",
                              value<std::string>())("length", "queries and keys", number("8192"))(
       "block-size", "queries and keys of a block, a multiple of 16", number("128"))(
@@ -48,14 +51,12 @@ cxxopts::Options make_options() {
 
 // A flag that would do nothing is a mistake.
 void require_own_flags(const cxxopts::ParseResult& flags, const std::string& what) {
-  const std::vector<std::pair<std::string, std::vector<std::string>>> own_flags = {
-      {kAttention, {"quick", "dtype", "device"}},
-      {kMask, {"mask", "length", "block-size", "documents", "png"}}};
-  for (const auto& [owner, names] : own_flags) {
-    for (const std::string& name : names) {
-      if (owner == what || flags.count(name) == 0) continue;
-      throw std::invalid_argument("[bench] --" + name + " is a flag of ./bench " + owner);
-    }
+  const std::vector<std::string> of_mask = {"mask", "length", "block-size", "documents", "png"};
+  const std::vector<std::string> of_others = {"quick", "dtype", "device"};
+  for (const std::string& name : what == kMask ? of_others : of_mask) {
+    if (flags.count(name) == 0) continue;
+    throw std::invalid_argument("[bench] --" + name + " is a flag of ./bench " +
+                                (what == kMask ? "attention and ./bench flex" : kMask));
   }
 }
 
@@ -78,14 +79,17 @@ void show(const cxxopts::ParseResult& flags, const nlohmann::ordered_json& recor
   std::cerr << "record: " << folder.path.string() << "\n";
 }
 
+std::string dtype_of(const cxxopts::ParseResult& flags) {
+  const std::string dtype = flags["dtype"].as<std::string>();
+  if (dtype == "auto" || dtype == "all" || dtype == "float32" || dtype == "bfloat16") return dtype;
+  throw std::invalid_argument("[bench] --dtype must be all, float32 or bfloat16, is '" + dtype +
+                              "'");
+}
+
 SweepOptions sweep_options(const cxxopts::ParseResult& flags) {
   SweepOptions options{.quick = flags.count("quick") > 0};
-  const std::string dtype = flags["dtype"].as<std::string>();
-  if (dtype != "all" && dtype != "float32" && dtype != "bfloat16") {
-    throw std::invalid_argument("[bench] --dtype must be all, float32 or bfloat16, is '" + dtype +
-                                "'");
-  }
-  if (dtype != "all") options.dtypes = {choose_dtype(dtype, at::kCPU)};
+  const std::string dtype = dtype_of(flags);
+  if (dtype != "all" && dtype != "auto") options.dtypes = {choose_dtype(dtype, at::kCPU)};
   options.device = choose_device(flags["device"].as<std::string>());
   options.repeat = repeat_of(flags);
   return options;
@@ -105,6 +109,20 @@ void measure_attention(const cxxopts::ParseResult& flags) {
   show(flags, sweep, sweep_markdown(sweep), folder);
 }
 
+void measure_flex(const cxxopts::ParseResult& flags) {
+  const at::Device device = choose_device(flags["device"].as<std::string>());
+  const std::string dtype = dtype_of(flags);
+  const FlexBenchOptions options = {.quick = flags.count("quick") > 0,
+                                    .dtype = choose_dtype(dtype == "all" ? "auto" : dtype, device),
+                                    .device = device,
+                                    .repeat = repeat_of(flags)};
+  const ClaimedFolder folder = folder_of(flags);
+  const auto record = bench_flex(options);
+  write_file(folder.path / "flex.json", record.dump(2) + "\n");
+  write_file(folder.path / "flex.md", flex_markdown(record));
+  show(flags, record, flex_markdown(record), folder);
+}
+
 void measure_mask(const cxxopts::ParseResult& flags) {
   const MaskBenchOptions options = {
       .mask = flags.count("mask") > 0 ? flags["mask"].as<std::string>() : "",
@@ -121,16 +139,17 @@ void measure_mask(const cxxopts::ParseResult& flags) {
 
 int bench(const cxxopts::ParseResult& flags) {
   const std::string what = flags.count("what") > 0 ? flags["what"].as<std::string>() : "";
-  if (what != kAttention && what != kMask) {
+  if (what != kAttention && what != kFlex && what != kMask) {
     throw std::invalid_argument(
-        "[bench] say what to measure, ./bench attention or ./bench mask; "
-        "is '" +
+        "[bench] say what to measure, ./bench attention, ./bench flex or ./bench mask; is '" +
         what + "'");
   }
   require_own_flags(flags, what);
   set_threads(flags["threads"].as<int64_t>());
   track_cpu_memory();
-  what == kMask ? measure_mask(flags) : measure_attention(flags);
+  if (what == kMask) measure_mask(flags);
+  if (what == kFlex) measure_flex(flags);
+  if (what == kAttention) measure_attention(flags);
   return 0;
 }
 

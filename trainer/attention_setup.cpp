@@ -29,15 +29,10 @@ std::vector<std::string> split_names(const std::string& text) {
   return names;
 }
 
-flex::Vocabulary vocabulary_of(const Config& config,
-                               const std::map<std::string, at::Tensor>& given) {
-  flex::Vocabulary vocabulary;
-  for (const auto& [name, tensor] : given) {
-    vocabulary.tensors[name] = at::isFloatingType(tensor.scalar_type()) ? flex::Type::kFloat
-                               : tensor.scalar_type() == at::kBool      ? flex::Type::kBool
-                                                                        : flex::Type::kInt;
-  }
-  for (const std::string& name : split_names(config.learned_tensors)) {
+flex::Vocabulary vocabulary_with(const std::map<std::string, at::Tensor>& given,
+                                 const std::string& learned) {
+  flex::Vocabulary vocabulary = flex::vocabulary_of(given);
+  for (const std::string& name : split_names(learned)) {
     vocabulary.tensors[name] = flex::Type::kFloat;
   }
   return vocabulary;
@@ -127,7 +122,7 @@ AttentionSetup describe_attention(const Config& config, at::Device device) {
       setup.tensors[name] = tensor.to(device);
     }
   }
-  const flex::Vocabulary vocabulary = vocabulary_of(config, setup.tensors);
+  const flex::Vocabulary vocabulary = vocabulary_with(setup.tensors, config.learned_tensors);
   setup.mask = flex::parse_mask(mask_text(config), vocabulary);
   if (!config.score.empty()) setup.score = flex::parse_score(config.score, vocabulary);
   setup.windows = windows_of(config);

@@ -16,11 +16,11 @@ struct AttentionSetup {
   std::string backend;  ///< never "auto"
   bool fused = false;
   int64_t n_head = 1;
-  flex::Expression mask;                        ///< may hold the unbound tensor `document`
-  flex::Expression score;                       ///< undefined: unchanged
-  std::vector<std::optional<int64_t>> windows;  ///< of each layer; empty: none has one
-  std::map<std::string, at::Tensor> tensors;    ///< that mask and score read, beside documents
-  std::vector<ScoreTensor> learned;             ///< those of them that are to be parameters
+  flex::Expression mask = {};                        ///< may hold the unbound tensor `document`
+  flex::Expression score = {};                       ///< undefined: unchanged
+  std::vector<std::optional<int64_t>> windows = {};  ///< of each layer; empty: none has one
+  std::map<std::string, at::Tensor> tensors = {};    ///< that mask and score read, beside documents
+  std::vector<ScoreTensor> learned = {};             ///< those of them that are to be parameters
 
   /// For rows whose documents begin where document_starts [B, T] (bool) says.
   AttentionChoice bind(const at::Tensor& document_starts) const;

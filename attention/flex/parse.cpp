@@ -276,6 +276,17 @@ class Parser {
 
 }  // namespace
 
+Vocabulary vocabulary_of(const std::map<std::string, at::Tensor>& tensors) {
+  Vocabulary vocabulary;
+  for (const auto& [name, tensor] : tensors) {
+    const at::ScalarType dtype = tensor.scalar_type();
+    vocabulary.tensors[name] = at::isFloatingType(dtype) ? Type::kFloat
+                               : dtype == at::kBool      ? Type::kBool
+                                                         : Type::kInt;
+  }
+  return vocabulary;
+}
+
 Expression parse_mask(const std::string& text, const Vocabulary& vocabulary) {
   return Parser(text, false, vocabulary).whole();
 }

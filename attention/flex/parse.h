@@ -16,6 +16,9 @@ struct Vocabulary {
   std::map<std::string, Type> tensors = {};
 };
 
+/// The names of these tensors, as what they hold.
+Vocabulary vocabulary_of(const std::map<std::string, at::Tensor>& tensors);
+
 /// A mask from text, which means what the same text means in C++:
 ///
 ///   causal & (window(256) | kv < 4)     document[b][q] == document[b][kv] | kv % 64 == 0

@@ -88,6 +88,9 @@ TileCodeBuilder::TileCodeBuilder(const Box& box) : box_(box) {}
 
 int TileCodeBuilder::lower(const Expression& expression, Type type) {
   begin(expression);
+  // A mask must not differ, at a boundary, from what its blocks were judged by: every operation of
+  // it is rounded.
+  may_fuse_ = type != Type::kBool;
   return as_pair(value_as(expression, type));
 }
 
@@ -202,7 +205,7 @@ int TileCodeBuilder::compute_arithmetic(const Node& node) {
     operands.push_back(value_as(operand, real ? Type::kFloat : Type::kInt));
   }
   if (codes->exchange) std::swap(operands[0], operands[1]);
-  if (node.op == Op::kAdd && real) {
+  if (node.op == Op::kAdd && real && may_fuse_) {
     if (const auto fused = multiply_add(operands[0], operands[1])) return *fused;
     if (const auto fused = multiply_add(operands[1], operands[0])) return *fused;
   }

@@ -78,6 +78,7 @@ class TileCodeBuilder {
   void place_small(int id);
 
   const Box box_;
+  bool may_fuse_ = true;  // multiply and add in one operation
   SharedCode shared_;
   std::optional<Bounder> bounder_;  // of the present tree
   std::unordered_map<const Node*, int> lowered_;
