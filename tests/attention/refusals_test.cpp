@@ -104,7 +104,7 @@ TEST(Registry, ABackendThatCannotSaysWhyAndWhatCan) {
             "around the query; use vanilla or tiled or flex");
   EXPECT_EQ(refusal_of({.dtype = at::kDouble, .backend = "flash"}),
             "[attention] backend 'flash' cannot run this: its kernels take float32 and bfloat16, "
-            "not Double; use vanilla or sdpa or tiled or flex");
+            "not Double; use vanilla or sdpa or tiled");
   EXPECT_EQ(refusal_of({.spec = {.dropout = {.probability = 0.5}}, .backend = "sdpa"}),
             "[attention] backend 'sdpa' cannot run this: its dropout has random bits of its own; "
             "use vanilla or flash or flex");

@@ -73,6 +73,26 @@ TEST(VerifyAttention, CapturedTensorsAreBoundByName) {
   EXPECT_FALSE(two.at("o").equal(plain.at("o")));
 }
 
+TEST(VerifyAttention, ScoresReadTensorsAndGiveTheirGradients) {
+  auto tensors = inputs();
+  tensors["slope"] = at::randn({4});
+  tensors["bias"] = at::randn({4, 24});
+  const VerifyAttentionOptions options = {
+      .mask = "causal | kv < 2",
+      .score = "softcap(3) + slope[h] * (kv - q) + bias[h][q - kv + 12]"};
+  VerifyAttentionOptions vanilla = options, flex = options;
+  vanilla.backend = "vanilla", flex.backend = "flex";
+  const auto truth = verified(tensors, vanilla), result = verified(tensors, flex);
+  EXPECT_EQ(truth.size(), 7U);
+  ASSERT_EQ(result.size(), truth.size());
+  for (const auto& [name, tensor] : truth) {
+    EXPECT_TRUE(at::allclose(result.at(name), tensor, 1e-4, 1e-5)) << name;
+  }
+  EXPECT_EQ(result.at("d_bias").sizes(), tensors.at("bias").sizes());
+  const auto alibi = verified(inputs(), {.score = "alibi", .backend = "flex"});
+  EXPECT_FALSE(alibi.at("o").equal(verified(inputs(), {.backend = "flex"}).at("o")));
+}
+
 TEST(VerifyAttention, SaysWhatTheFileLacks) {
   auto tensors = inputs();
   tensors.erase("k");

@@ -137,6 +137,56 @@ TEST(Train, EveryBackendGivesTheSameLosses) {
   }
 }
 
+// Windows by layer, a score, and tensors of it that are learned: fused as on whole tensors.
+TEST(Train, ScoresWindowsAndLearnedTensorsTrainAlikeInFlexAndOnWholeTensors) {
+  Config config = reference_config();
+  config.max_steps = 5;
+  config.mask = "causal & (document | kv < 2)";
+  config.score = "softcap(5) + slope[h] * (kv - q) + bias[h][min(max(q - kv, 0), 6)]";
+  config.learned_tensors = "slope, bias";
+  config.window_pattern = "SL";
+  config.window_size = 9;
+  config.init_from = "";
+  const std::vector<double> expected = train_losses(config);
+  config.attention = "flex";
+  const TrainResult result = train(config, {"train"});
+  EXPECT_TRUE(largest_difference(losses(result.folder), expected) < 1e-4);
+
+  const json attention = read_json(result.folder / "summary.json").at("attention");
+  EXPECT_EQ(attention.at("windows")[0], 9);
+  EXPECT_EQ(attention.at("windows")[1], nullptr);
+  EXPECT_EQ(attention.at("learned_tensors").at("bias"), json({config.n_head, 7}));
+  EXPECT_TRUE(attention.at("issued_flops_per_token") <= attention.at("flops_per_token"));
+  const auto weights = read_safetensors(result.folder / "checkpoint" / "model.safetensors");
+  for (const char* name : {"transformer.score.slope", "transformer.score.bias"}) {
+    EXPECT_TRUE(weights.at(name).abs().min().item<double>() > 0) << name;  // began at 0
+  }
+  Config again;
+  apply_yaml(again, result.folder / "config.yaml");
+  again.run_id = "again";
+  EXPECT_EQ(largest_difference(train_losses(again), losses(result.folder)), 0);
+}
+
+TEST(Train, WhatAScoreCannotBeIsSaidBeforeAnyWork) {
+  Config config = reference_config();
+  config.attention = "flex";
+  config.score = "score + slop[h]";
+  config.learned_tensors = "slope";
+  EXPECT_NE(rejection(config).find("did you mean 'slope'"), std::string::npos) << rejection(config);
+  config.score = "score + slope[q - kv]";
+  EXPECT_NE(rejection(config).find("index 'q - kv' of learned tensor 'slope' goes from "),
+            std::string::npos)
+      << rejection(config);
+  config.score = "score";
+  EXPECT_NE(rejection(config).find("learned tensor 'slope' is not read by the score"),
+            std::string::npos)
+      << rejection(config);
+  config.score = "", config.learned_tensors = "", config.window_pattern = "SX";
+  EXPECT_NE(rejection(config).find("window_pattern must be made of S and L, is 'SX'"),
+            std::string::npos)
+      << rejection(config);
+}
+
 TEST(Train, MicroBatchesGiveTheLossesOfOneBatch) {
   Config config = reference_config();
   const std::vector<double> expected = train_losses(config);
@@ -172,7 +222,8 @@ TEST(Train, TheRecordTellsTheRunAndItsConfigRepeatsIt) {
   EXPECT_EQ(summary.at("command"), json({"train", "--max-steps", "7"}));
   EXPECT_EQ(summary.at("attention").at("backend"), "flex");
   EXPECT_EQ(summary.at("attention").at("mask"), "causal & document");
-  EXPECT_EQ(summary.at("attention").at("fused"), false);
+  EXPECT_EQ(summary.at("attention").at("fused"), true);
+  EXPECT_EQ(summary.at("attention").at("score"), nullptr);
   EXPECT_TRUE(summary.at("attention").at("sparsity") > 0.5);  // more than causal alone hides
   EXPECT_EQ(summary.at("budget").at("steps"), 7);
   EXPECT_EQ(summary.at("budget").at("measured_steps"), 2);
