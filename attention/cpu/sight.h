@@ -52,6 +52,29 @@ inline bool sees_any(const Problem& p, const Tile& tile) {
          sight(p.blocks, tile) != Sight::kNone;
 }
 
+/// The rows of a head in tiles of at most `most`, none of which lies in two blocks.
+class QueryTiles {
+ public:
+  QueryTiles(const Problem& p, int64_t most)
+      : T_(p.T),
+        most_(most),
+        block_(p.blocks.kinds ? p.blocks.size : most),
+        per_block_((block_ + most - 1) / most) {}
+
+  int64_t count() const {
+    const int64_t rest = T_ % block_;
+    return T_ / block_ * per_block_ + (rest + most_ - 1) / most_;
+  }
+  int64_t row(int64_t i) const { return i / per_block_ * block_ + i % per_block_ * most_; }
+  int64_t rows(int64_t i) const {
+    const int64_t begin = row(i), block_end = (i / per_block_ + 1) * block_;
+    return smaller(begin + most_, smaller(block_end, T_)) - begin;
+  }
+
+ private:
+  int64_t T_, most_, block_, per_block_;
+};
+
 /// The first unit of tile.keys keys, from `index` on, of which the tile's rows see something;
 /// beyond the last when there is none. tile.key does not matter.
 inline int64_t next_unit(const Problem& p, Tile tile, int64_t index) {

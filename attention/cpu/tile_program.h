@@ -52,8 +52,8 @@ class TileProgram {
     interpreter.run(program_->nothing);
   }
 
-  /// Lanes first .. first + count, filled up to kWidth, of which position(i) is the i-th one's place
-  /// among the keys.
+  /// Lanes first .. first + count, filled up to kWidth, of which position(i) is the i-th one's
+  /// place among the keys.
   template <typename Position>
   void put_lanes(int64_t first, int64_t count, const Position& position) {
     if (!program_) return;

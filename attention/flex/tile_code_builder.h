@@ -67,6 +67,7 @@ class TileCodeBuilder {
   int as_pair(int id);
   int compute(const Node& node);
   int compute_arithmetic(const Node& node);
+  std::optional<int> divide_by_constant(int dividend, int divisor);
   std::optional<int> multiply_add(int product, int term);
   int load(const Node& node);
   int flat_index(const Node& load);
