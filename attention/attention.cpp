@@ -63,6 +63,8 @@ void check_spec(const Spec& spec) {
     require(std::isfinite(*spec.scale) && *spec.scale > 0, "scale must be finite and above 0, is ",
             *spec.scale);
   }
+  require(spec.block_size > 0 && spec.block_size % 16 == 0,
+          "block_size must be a positive multiple of 16, is ", spec.block_size);
   const double dropped = spec.dropout.probability;
   require(dropped >= 0 && dropped < 1, "dropout must be at least 0 and below 1, is ", dropped);
 }

@@ -19,6 +19,7 @@ struct Spec {
   std::optional<double> scale = {};  ///< of q k^T; default 1 / sqrt(D)
   Dropout dropout = {};              ///< of the softmax weights; the logsumexp is before it
   bool need_logsumexp = false;       ///< else a backend may leave it out
+  int64_t block_size = 128;          ///< of flex's block mask, a multiple of 16
 };
 
 struct Attention {

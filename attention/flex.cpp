@@ -54,8 +54,11 @@ Attention forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
 FusedOptions fused_options(const at::Tensor& q, const at::Tensor& k, const Spec& spec) {
   FusedOptions options = without_blocks(q, spec);
   if (options.mask.defined()) {
-    options.blocks = flex::block_mask(
-        options.mask, {.B = q.size(0), .H = q.size(1), .T = q.size(2), .S = k.size(2)});
+    options.blocks = flex::block_mask(options.mask, {.B = q.size(0),
+                                                     .H = q.size(1),
+                                                     .T = q.size(2),
+                                                     .S = k.size(2),
+                                                     .block_size = spec.block_size});
   }
   return options;
 }

@@ -105,9 +105,9 @@ struct FusedForward : torch::autograd::Function<FusedForward> {
     const auto call =
         c10::static_intrusive_pointer_cast<Call>(context->saved_data["call"].toCapsule());
     const at::Tensor d_output = gradients[0].defined() ? gradients[0] : at::zeros_like(saved[3]);
-    variable_list result = FusedBackward::apply(
-        d_output, gradients[1], at::TensorList(saved).slice(kOwn), saved[0], saved[1], saved[2],
-        Saved{{saved[3], saved[4], saved[5]}, call});
+    variable_list result =
+        FusedBackward::apply(d_output, gradients[1], at::TensorList(saved).slice(kOwn), saved[0],
+                             saved[1], saved[2], Saved{{saved[3], saved[4], saved[5]}, call});
     result.emplace_back();  // none for the call
     return result;
   }
