@@ -388,6 +388,22 @@ TEST(FlexCpuRefusals, SayWhatTheKernelsCannotHold) {
                          [](auto, auto, auto q, auto kv) { return q * 1'000'000'000 > kv; })})
                 .find("integer 'q * 1000000000' may leave 32 bits"),
             std::string::npos);
+  EXPECT_EQ(refused({.block_size = 24}),
+            "[attention] block_size must be a positive multiple of 16, is 24");
+}
+
+TEST(FlexCpuBlocks, ChangeNothingWhateverTheirSize) {
+  const Tensors inputs = inputs_of({1, 2, 1, 150, 170, 16}, at::kFloat);
+  const at::Tensor q = inputs.q.to(at::kFloat), k = inputs.k.to(at::kFloat),
+                   v = inputs.v.to(at::kFloat);
+  const Expression mask = flex::causal() & trace_mask([](auto, auto h, auto q, auto kv) {
+                            return (q / 40 == kv / 40) | (kv < 3 * h);
+                          });
+  const at::Tensor expected = attend(q, k, v, {.mask = mask}, "vanilla").output;
+  for (const int64_t size : {16, 48, 128, 1024}) {
+    const at::Tensor output = attend(q, k, v, {.mask = mask, .block_size = size}, "flex").output;
+    EXPECT_TRUE(at::allclose(output, expected, 1e-5, 1e-5)) << size;
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Types, FlexCpu, testing::Values(at::kFloat, at::kBFloat16),
