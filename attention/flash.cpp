@@ -14,9 +14,6 @@ std::string why_unsupported(const at::Tensor& q, const at::Tensor&, const at::Te
   if (!band) {
     return "mask '" + flex::to_text(spec.mask) + "' is not a band of keys around the query";
   }
-  if (!q.is_cpu() && (band->left.value_or(0) < 0 || band->right.value_or(0) < 0)) {
-    return "mask '" + flex::to_text(spec.mask) + "' hides the query's own position";
-  }
   if (spec.score.defined()) {
     return "it takes no score expression ('" + flex::to_text(spec.score) + "')";
   }

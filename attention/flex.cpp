@@ -2,6 +2,7 @@
 // kernels, as for flash; the rest becomes a block mask and code that runs on tiles.
 #include "attention/backends.h"
 #include "attention/flex/band.h"
+#include "attention/flex/cuda_source.h"
 #include "attention/flex/simplify.h"
 #include "attention/flex/tile_code.h"
 #include "attention/fused.h"
@@ -35,11 +36,12 @@ std::string why_unsupported(const at::Tensor& q, const at::Tensor& k, const at::
   if (!reason.empty()) return reason;
   const FusedOptions options = without_blocks(q, spec);
   if (!q.is_cpu()) {
-    if (options.mask.defined() || options.score.defined()) {
-      return "it has no CUDA kernels yet for more than a band of keys";
-    }
-    if (options.left < 0 || options.right < 0) {
-      return "mask '" + flex::to_text(spec.mask) + "' hides the query's own position";
+    const std::string cuda = flex::why_no_cuda_source(options.mask, options.score, q.device());
+    if (!cuda.empty()) return cuda;
+    const bool captured =
+        options.score.defined() && !flex::differentiable_tensors(options.score).empty();
+    if (captured && options.dropout.probability > 0) {
+      return "gradients of captured tensors under dropout are not there on CUDA yet";
     }
   }
   return flex::why_no_tile_code(code_options(q, k, options));

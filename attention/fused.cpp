@@ -17,38 +17,18 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-FlashCudaOptions cuda_options(const FusedOptions& options) {
-  const auto side = [](int64_t bound) { return bound == FusedOptions::kUnbounded ? -1 : bound; };
-  return {.left = side(options.left),
-          .right = side(options.right),
-          .scale = options.scale,
-          .dropout = options.dropout.probability,
-          .seed = options.dropout.seed};
-}
-
 FusedResult run_forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                         const FusedOptions& options) {
-  if (q.is_cpu()) return cpu::forward(q, k, v, options, cpu::chosen_kernels());
-  const FlashCudaForward result = forward_cuda(q, k, v, cuda_options(options));
-  return {result.output, result.logsumexp, result.denominator};
+  return q.is_cpu() ? cpu::forward(q, k, v, options, cpu::chosen_kernels())
+                    : forward_cuda(q, k, v, options);
 }
 
 FusedGradients run_backward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                             const FusedResult& result, const at::Tensor& d_output,
                             const at::Tensor& d_logsumexp, const FusedOptions& options) {
-  if (q.is_cpu()) {
-    return cpu::backward(q, k, v, result, d_output, d_logsumexp, options, cpu::chosen_kernels());
-  }
-  const FlashCudaBackward gradients = backward_cuda({.q = q,
-                                                     .k = k,
-                                                     .v = v,
-                                                     .output = result.output,
-                                                     .logsumexp = result.logsumexp,
-                                                     .denominator = result.denominator,
-                                                     .d_output = d_output,
-                                                     .d_logsumexp = d_logsumexp},
-                                                    cuda_options(options));
-  return {gradients.dq, gradients.dk, gradients.dv};
+  return q.is_cpu()
+             ? cpu::backward(q, k, v, result, d_output, d_logsumexp, options, cpu::chosen_kernels())
+             : backward_cuda(q, k, v, result, d_output, d_logsumexp, options);
 }
 
 // Autograd's context holds no C++ values but those in a capsule.

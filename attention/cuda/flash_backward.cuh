@@ -71,9 +71,7 @@ struct BackwardElement {
                                              float rest = 0, float d_logsumexp = 0) const {
     float score, derivative = 1;
     if constexpr (Program::kHasScore) {
-      const float scaled = __fmul_rn(s, p.scale);
-      score = seen ? program.score(scaled, b, h, q, kv) : -kInfinity;
-      derivative = seen ? program.derivative(scaled, b, h, q, kv) : 0.0f;
+      score = program.score(__fmul_rn(s, p.scale), b, h, q, kv, derivative);
     } else {
       score = kBase2 ? s : __fmul_rn(s, p.scale);
     }
@@ -81,7 +79,9 @@ struct BackwardElement {
     const float exponent = kBase2 ? fmaf(score, factor, -shift) : (score - shift - rest) * kLog2E;
     const float weight = seen ? exp2_approx(exponent) : 0.0f;
     const float d_weight = keep ? dp * p.keep_scale : 0.0f;
-    dp = weight * (d_weight - delta + d_logsumexp) * derivative;
+    dp = weight * (d_weight - delta + d_logsumexp);
+    // Where nothing flows, an infinite derivative must not make it NaN.
+    if constexpr (Program::kHasScore) dp = weight == 0 ? 0.0f : dp * derivative;
     s = keep ? weight : 0.0f;
   }
 };

@@ -6,6 +6,7 @@
 #include "attention/cuda/dropout.cuh"
 #include "attention/cuda/flash_backward.cuh"
 #include "attention/cuda/shapes.h"
+#include "attention/cuda/steps.cuh"
 #include "attention/cuda/work.cuh"
 
 namespace nanoflex::cuda {
@@ -80,11 +81,28 @@ struct BackwardKeysWarp {
     if constexpr (Config::kDv) fill(dv, 0);
   }
 
+  /// A bit for each of the lane's elements that the program's mask lets attend.
+  __device__ __forceinline__ uint32_t seen_by_program(int h, int first_row) const {
+    static_assert(4 * C <= 32);
+    const int key = first_key + lane_index() / 4, row = first_row + lane_index() % 4 * 2;
+    uint32_t bits = 0;
+#pragma unroll
+    for (int j = 0; j < C; ++j) {
+#pragma unroll
+      for (int e = 0; e < 4; ++e) {
+        const bool seen = program.mask(b, h, band.program_position(row + 8 * j + e % 2),
+                                       band.program_key(key + e / 2 * 8));
+        bits |= seen ? 1u << (4 * j + e) : 0;
+      }
+    }
+    return bits;
+  }
+
   /// s becomes the dropped weights, dp becomes ds / scale; rows are keys.
   template <bool kMasked>
   __device__ __forceinline__ void to_ds(float (&s)[1][C][4], float (&dp)[1][C][4],
-                                        const QueryStage<Config>& stage, int h,
-                                        int first_row) const {
+                                        const QueryStage<Config>& stage, int h, int first_row,
+                                        uint32_t seen_bits) const {
     const BackwardElement<Program, true> element = {p, program};
     const int key = first_key + lane_index() / 4;
 #pragma unroll
@@ -99,18 +117,19 @@ struct BackwardKeysWarp {
       for (int e = 0; e < 4; ++e) {
         const int row = first_row + column + e % 2, kv = key + e / 2 * 8;
         bool seen = !kMasked || band.sees(row, kv);
-        if constexpr (Program::kHasMask) {
-          seen = seen && row < p.T && program.mask(b, h, band.position(row), kv);
-        }
+        if constexpr (Program::kHasMask) seen = seen && (seen_bits >> (4 * j + e) & 1) != 0;
+        // The shift hides rows beyond the last only from scores that are numbers.
+        if constexpr (Program::kHasScore) seen = seen && row < p.T;
         element(s[0][j][e], dp[0][j][e], seen, keep[e], e % 2 ? shift.y : shift.x,
-                e % 2 ? delta.y : delta.x, b, h, band.position(row), kv);
+                e % 2 ? delta.y : delta.x, b, h, band.program_position(row), band.program_key(kv));
       }
     }
   }
 
   __device__ __forceinline__ void step(const typename Config::KeyTile& keys,
                                        const typename Config::KeyTile& values,
-                                       const QueryStage<Config>& stage, int h, int first_row) {
+                                       const QueryStage<Config>& stage, int h, int first_row,
+                                       bool is_cut) {
     const int last_row = first_row + Config::kQueries - 1, last_key = first_key + 15;
     if (band.none(first_row, last_row, first_key, last_key)) return;
     float s[1][C][4], dp[1][C][4];
@@ -120,11 +139,15 @@ struct BackwardKeysWarp {
     if constexpr (Config::kDk) {
       multiply_transposed<Config::kD>(dp, values, warp_index() * 16, stage.d_outputs);
     }
+    uint32_t seen_bits = ~0u;
+    if constexpr (Program::kHasMask) {
+      if (is_cut) seen_bits = seen_by_program(h, first_row);
+    }
     const bool whole = band.all(first_row, last_row, first_key, last_key);
     if (!Program::kHasMask && !Program::kHasScore && whole) {
-      to_ds<false>(s, dp, stage, h, first_row);
+      to_ds<false>(s, dp, stage, h, first_row, seen_bits);
     } else {
-      to_ds<true>(s, dp, stage, h, first_row);
+      to_ds<true>(s, dp, stage, h, first_row, seen_bits);
     }
     if constexpr (Config::kDv) multiply_registers(dv, s, stage.d_outputs);
     if constexpr (Config::kDk) multiply_registers(dk, dp, stage.queries);
@@ -149,12 +172,22 @@ __device__ __forceinline__ void flash_backward_keys(const BackwardParams& params
   const BlocksOfRange<Config::kQueries> blocks(warp.band.rows(first_key, first_key + rows - 1));
 
   // Step i: query block i % count of the group's head i / count.
-  const int count = blocks.count(), steps = count * group;
-  const auto load = [&](int i) {
-    QueryStage<Config>(dynamic_shared, i)
-        .load(params, work.b, work.h * group + i / count, blocks.at(i % count) * Config::kQueries);
+  const int count = blocks.count();
+  const auto head = [&](int step) { return work.h * group + step / count; };
+  const auto first_row = [&](int step) { return blocks.at(step % count) * Config::kQueries; };
+  auto steps = steps_of<Program>(count * group, [&](int step) {
+    return sight(program.blocks(), {.b = work.b,
+                                    .first_head = head(step),
+                                    .heads = 1,
+                                    .first_row = first_row(step),
+                                    .last_row = min(first_row(step) + Config::kQueries, p.T) - 1,
+                                    .first_key = first_key,
+                                    .last_key = first_key + rows - 1});
+  });
+  const auto load = [&](int i, int step) {
+    QueryStage<Config>(dynamic_shared, i).load(params, work.b, head(step), first_row(step));
   };
-  if (steps > 0) {
+  if (steps.has(0)) {
     const auto load_own = [&](const typename Config::KeyTile& tile, const void* x,
                               const Strides& strides) {
       const T* source =
@@ -164,17 +197,18 @@ __device__ __forceinline__ void flash_backward_keys(const BackwardParams& params
     };
     load_own(keys, p.k, p.k_strides);
     if constexpr (Config::kDk) load_own(values, p.v, p.v_strides);
-    load(0);
+    load(0, steps.here(0));
   }
-  for (int i = 0; i < steps; ++i) {
+  for (int i = 0; steps.has(i); ++i, steps.advance()) {
     cp_async_wait<0>();
     __syncthreads();
-    if (Config::kStages > 1 && i + 1 < steps) load(i + 1);
-    warp.step(keys, values, QueryStage<Config>(dynamic_shared, i), work.h * group + i / count,
-              blocks.at(i % count) * Config::kQueries);
+    if (Config::kStages > 1 && steps.has_next(i)) load(i + 1, steps.next(i));
+    const int step = steps.here(i);
+    warp.step(keys, values, QueryStage<Config>(dynamic_shared, i), head(step), first_row(step),
+              steps.is_cut());
     if constexpr (Config::kStages == 1) {
       __syncthreads();
-      if (i + 1 < steps) load(i + 1);
+      if (steps.has_next(i)) load(i + 1, steps.next(i));
     }
   }
 

@@ -5,6 +5,7 @@
 #include "attention/cuda/flash_backward.cuh"
 #include "attention/cuda/keys.cuh"
 #include "attention/cuda/shapes.h"
+#include "attention/cuda/steps.cuh"
 #include "attention/cuda/work.cuh"
 
 namespace nanoflex::cuda {
@@ -62,10 +63,29 @@ struct BackwardQueriesWarp {
     return band.none(first_row, first_row + 16 * R - 1, first_key, first_key + Config::kKeys - 1);
   }
 
+  /// A bit for each of the lane's elements that the program's mask lets attend.
+  __device__ __forceinline__ void ask_program(uint32_t (&seen)[R], int first_key) const {
+    static_assert(4 * C <= 32);
+    const int key = first_key + lane_index() % 4 * 2;
+#pragma unroll
+    for (int i = 0; i < R; ++i) {
+      seen[i] = 0;
+#pragma unroll
+      for (int j = 0; j < C; ++j) {
+#pragma unroll
+        for (int e = 0; e < 4; ++e) {
+          const bool one = program.mask(b, h, band.program_position(row(i, e / 2)),
+                                        band.program_key(key + 8 * j + e % 2));
+          seen[i] |= one ? 1u << (4 * j + e) : 0;
+        }
+      }
+    }
+  }
+
   /// s becomes the weights (not needed), dp becomes ds / scale.
   template <bool kMasked>
-  __device__ __forceinline__ void to_ds(float (&s)[R][C][4], float (&dp)[R][C][4],
-                                        int first_key) const {
+  __device__ __forceinline__ void to_ds(float (&s)[R][C][4], float (&dp)[R][C][4], int first_key,
+                                        const uint32_t (&seen_bits)[R]) const {
     const BackwardElement<Program, true> element = {p, program};
 #pragma unroll
     for (int i = 0; i < R; ++i) {
@@ -79,11 +99,9 @@ struct BackwardQueriesWarp {
         for (int e = 0; e < 4; ++e) {
           const int r = row(i, e / 2), kv = first_key + 8 * j + lane_index() % 4 * 2 + e % 2;
           bool seen = !kMasked || band.sees(r, kv);
-          if constexpr (Program::kHasMask) {
-            seen = seen && r < p.T && program.mask(b, h, band.position(r), kv);
-          }
+          if constexpr (Program::kHasMask) seen = seen && (seen_bits[i] >> (4 * j + e) & 1) != 0;
           element(s[i][j][e], dp[i][j][e], seen, keep[e], shift[i][e / 2], delta[i][e / 2], b, h,
-                  band.position(r), kv);
+                  band.program_position(r), band.program_key(kv));
         }
       }
     }
@@ -92,19 +110,26 @@ struct BackwardQueriesWarp {
   __device__ __forceinline__ void step(const typename Config::QueryTile& queries,
                                        const typename Config::QueryTile& d_outputs,
                                        const typename Config::KeyTile& keys,
-                                       const typename Config::KeyTile& values, int first_key) {
+                                       const typename Config::KeyTile& values, int first_key,
+                                       bool is_cut) {
     if (idle(first_key)) return;
     float s[R][C][4], dp[R][C][4];
     fill(s, 0);
     fill(dp, 0);
     multiply_transposed<Config::kD>(s, queries, warp_index() * 16 * R, keys);
     multiply_transposed<Config::kD>(dp, d_outputs, warp_index() * 16 * R, values);
+    uint32_t seen_bits[R];
+#pragma unroll
+    for (int i = 0; i < R; ++i) seen_bits[i] = ~0u;
+    if constexpr (Program::kHasMask) {
+      if (is_cut) ask_program(seen_bits, first_key);
+    }
     const bool whole =
         band.all(first_row, first_row + 16 * R - 1, first_key, first_key + Config::kKeys - 1);
     if (!Program::kHasMask && !Program::kHasScore && whole) {
-      to_ds<false>(s, dp, first_key);
+      to_ds<false>(s, dp, first_key, seen_bits);
     } else {
-      to_ds<true>(s, dp, first_key);
+      to_ds<true>(s, dp, first_key, seen_bits);
     }
     multiply_registers(dq, dp, keys);
   }
@@ -126,12 +151,22 @@ __device__ __forceinline__ void flash_backward_queries(const BackwardParams& par
   BackwardQueriesWarp<Config, kDropout, Program> warp(params, program, work.b, work.h, first_row);
   const BlocksOfRange<Config::kKeys> blocks(warp.band.keys(first_row, first_row + rows - 1));
 
-  const auto load = [&](int i) {
-    loader.load_keys(i, blocks.at(i) * Config::kKeys);
-    loader.load_values(i, blocks.at(i) * Config::kKeys);
+  auto steps = steps_of<Program>(blocks.count(), [&](int step) {
+    const int first_key = blocks.at(step) * Config::kKeys;
+    return sight(program.blocks(), {.b = work.b,
+                                    .first_head = work.h,
+                                    .heads = 1,
+                                    .first_row = first_row,
+                                    .last_row = first_row + rows - 1,
+                                    .first_key = first_key,
+                                    .last_key = min(first_key + Config::kKeys, p.S) - 1});
+  });
+  const auto load = [&](int i, int step) {
+    loader.load_keys(i, blocks.at(step) * Config::kKeys);
+    loader.load_values(i, blocks.at(step) * Config::kKeys);
     cp_async_commit();
   };
-  if (blocks.count() > 0) {
+  if (steps.has(0)) {
     const auto load_own = [&](const typename Config::QueryTile& tile, const void* x,
                               const Strides& strides) {
       const T* source = static_cast<const T*>(x) + work.b * strides.b + work.h * strides.h;
@@ -140,16 +175,17 @@ __device__ __forceinline__ void flash_backward_queries(const BackwardParams& par
     };
     load_own(queries, p.q, p.q_strides);
     load_own(d_outputs, params.d_o, params.d_o_strides);
-    load(0);
+    load(0, steps.here(0));
   }
-  for (int i = 0; i < blocks.count(); ++i) {
+  for (int i = 0; steps.has(i); ++i, steps.advance()) {
     cp_async_wait<0>();
     __syncthreads();
-    if (Config::kStages > 1 && i + 1 < blocks.count()) load(i + 1);
-    warp.step(queries, d_outputs, loader.keys(i), loader.values(i), blocks.at(i) * Config::kKeys);
+    if (Config::kStages > 1 && steps.has_next(i)) load(i + 1, steps.next(i));
+    warp.step(queries, d_outputs, loader.keys(i), loader.values(i),
+              blocks.at(steps.here(i)) * Config::kKeys, steps.is_cut());
     if constexpr (Config::kStages == 1) {
       __syncthreads();
-      if (i + 1 < blocks.count()) load(i + 1);
+      if (steps.has_next(i)) load(i + 1, steps.next(i));
     }
   }
   multiply_by(warp.dq, p.scale);

@@ -8,9 +8,11 @@
 #include <algorithm>
 #include <cmath>
 
+#include "attention/cuda/captured_gradients.h"
 #include "attention/cuda/launch.h"
 #include "attention/cuda/nvrtc.h"
 #include "attention/cuda/params.h"
+#include "attention/cuda/program_cuda.h"
 #include "attention/philox.h"
 #endif
 
@@ -25,12 +27,14 @@ constexpr char kNoCuda[] =
 
 std::string why_no_flash_cuda(const at::Tensor&) { return kNoCuda; }
 
-FlashCudaForward forward_cuda(const at::Tensor&, const at::Tensor&, const at::Tensor&,
-                              const FlashCudaOptions&) {
+FusedResult forward_cuda(const at::Tensor&, const at::Tensor&, const at::Tensor&,
+                         const FusedOptions&) {
   throw std::invalid_argument(std::string("[attention] ") + kNoCuda);
 }
 
-FlashCudaBackward backward_cuda(const FlashCudaSaved&, const FlashCudaOptions&) {
+FusedGradients backward_cuda(const at::Tensor&, const at::Tensor&, const at::Tensor&,
+                             const FusedResult&, const at::Tensor&, const at::Tensor&,
+                             const FusedOptions&) {
   throw std::invalid_argument(std::string("[attention] ") + kNoCuda);
 }
 
@@ -44,6 +48,7 @@ using cuda::ForwardParams;
 using cuda::Grid;
 using cuda::Kernel;
 using cuda::KernelOptions;
+using cuda::Program;
 
 // Positions are 32-bit sums of lengths and band edges.
 constexpr int64_t kMaxLength = int64_t{1} << 28;
@@ -82,18 +87,20 @@ at::Tensor writable_like(const at::Tensor& x) {
 }
 
 int band_edge(int64_t edge) {
-  return edge < 0 ? cuda::kUnbounded : static_cast<int>(std::min<int64_t>(edge, cuda::kUnbounded));
+  return static_cast<int>(std::clamp<int64_t>(edge, -cuda::kUnbounded, cuda::kUnbounded));
 }
 
-KernelOptions kernel_options(const at::Tensor& q, const FlashCudaOptions& options) {
+KernelOptions kernel_options(const at::Tensor& q, const FusedOptions& options,
+                             const Program& program) {
   const cuda::Type type = q.scalar_type() == at::kBFloat16 ? cuda::Type::bfloat16
                           : q.scalar_type() == at::kHalf   ? cuda::Type::float16
                                                            : cuda::Type::float32;
   return {.type = type,
           .D = static_cast<int>(q.size(3)),
           .gpu = cuda::gpu_of(cuda::current_device().capability),
-          .dropout = options.dropout > 0,
-          .tf32 = options.tf32 && type == cuda::Type::float32};
+          .dropout = options.dropout.probability > 0,
+          .tf32 = options.tf32 && type == cuda::Type::float32,
+          .program = program.text()};
 }
 
 // Heads whose streamed tensors (two of them, `length` rows) fill half the L2 cache.
@@ -103,7 +110,7 @@ int heads_in_cache(const at::Tensor& x, int64_t heads) {
   return static_cast<int>(std::clamp<int64_t>(fitting, 1, std::max<int64_t>(heads, 1)));
 }
 
-void check(const at::Tensor& q, const at::Tensor& k, const FlashCudaOptions& options) {
+void check(const at::Tensor& q, const at::Tensor& k, const FusedOptions& options) {
   if (const std::string reason = why_no_flash_cuda(q); !reason.empty()) {
     throw std::invalid_argument("[attention] flash on a GPU: " + reason);
   }
@@ -115,9 +122,10 @@ void check(const at::Tensor& q, const at::Tensor& k, const FlashCudaOptions& opt
     throw std::invalid_argument("[attention] scale must be finite and not 0, is " +
                                 std::to_string(options.scale));
   }
-  if (!(options.dropout >= 0 && options.dropout < 1)) {
+  const double dropped = options.dropout.probability;
+  if (!(dropped >= 0 && dropped < 1)) {
     throw std::invalid_argument("[attention] dropout must be in [0, 1), is " +
-                                std::to_string(options.dropout));
+                                std::to_string(dropped));
   }
 }
 
@@ -128,7 +136,7 @@ struct Operands {
   AttentionParams params;
 
   Operands(const at::Tensor& q_in, const at::Tensor& k_in, const at::Tensor& v_in,
-           const FlashCudaOptions& options)
+           const FusedOptions& options)
       : q(readable(options.scale < 0 ? q_in.neg() : q_in)), k(readable(k_in)), v(readable(v_in)) {
     params = {.q = q.data_ptr(),
               .k = k.data_ptr(),
@@ -145,9 +153,9 @@ struct Operands {
               .left = band_edge(options.left),
               .right = band_edge(options.right),
               .scale = static_cast<float>(std::abs(options.scale)),
-              .seed = options.seed,
-              .dropout_threshold = dropout_threshold(options.dropout),
-              .keep_scale = static_cast<float>(1 / (1 - options.dropout)),
+              .seed = options.dropout.seed,
+              .dropout_threshold = dropout_threshold(options.dropout.probability),
+              .keep_scale = static_cast<float>(1 / (1 - options.dropout.probability)),
               .heads_per_section = 1};
   }
   int group() const { return params.H / params.H_kv; }
@@ -177,7 +185,7 @@ Split choose_split(const Operands& x, const KernelOptions& options) {
 }
 
 void forward_split(const Split& split, const Operands& x, const KernelOptions& options,
-                   ForwardParams params) {
+                   const Program& program, ForwardParams params) {
   const AttentionParams& p = x.params;
   const int64_t rows = int64_t{p.B} * p.H * p.T, packed = int64_t{p.T} * x.group();
   const auto floats = x.q.options().dtype(at::kFloat);
@@ -188,9 +196,9 @@ void forward_split(const Split& split, const Operands& x, const KernelOptions& o
   params.partial_o = partial_o.data_ptr<float>();
   params.partial_logsumexp = partial_logsumexp.data_ptr<float>();
   const int64_t blocks = blocks_of(packed, split.kernel.rows) * p.H_kv * p.B;
-  launch(split.kernel, {.x = blocks, .y = split.parts}, &params);
+  launch(split.kernel, {.x = blocks, .y = split.parts}, {&params, program.arguments()});
   const Kernel combine = combine_kernel(options);
-  launch(combine, {.x = blocks_of(rows, combine.rows)}, &params);
+  launch(combine, {.x = blocks_of(rows, combine.rows)}, {&params});
 }
 
 }  // namespace
@@ -216,8 +224,8 @@ std::string why_no_flash_cuda(const at::Tensor& q) {
   return "";
 }
 
-FlashCudaForward forward_cuda(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                              const FlashCudaOptions& options) {
+FusedResult forward_cuda(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                         const FusedOptions& options) {
   check(q, k, options);
   const c10::cuda::CUDAGuard guard(q.device());
   const Operands x(q, k, v, options);
@@ -235,15 +243,16 @@ FlashCudaForward forward_cuda(const at::Tensor& q, const at::Tensor& k, const at
                           .splits = 1,
                           .partial_o = nullptr,
                           .partial_logsumexp = nullptr};
-  const KernelOptions kernel = kernel_options(q, options);
+  const Program program(options, q.device());
+  const KernelOptions kernel = kernel_options(q, options, program);
   if (const Split split = choose_split(x, kernel); split.parts > 1) {
-    forward_split(split, x, kernel, params);
+    forward_split(split, x, kernel, program, params);
     return {output, logsumexp};
   }
   params.attention.heads_per_section =
       std::min(heads_in_cache(x.k, int64_t{p.B} * p.H_kv) * x.group(), p.B * p.H);
   const Kernel forward = forward_kernel(kernel);
-  launch(forward, {.x = blocks_of(p.T, forward.rows) * p.H * p.B}, &params);
+  launch(forward, {.x = blocks_of(p.T, forward.rows) * p.H * p.B}, {&params, program.arguments()});
   return {output, logsumexp, denominator};
 }
 
@@ -251,8 +260,8 @@ namespace {
 
 // dk and dv, from a block per key block and key head or, where those would be too few for this GPU,
 // per query head, whose results are then summed.
-void backward_keys(const std::vector<Kernel>& kernels, const Operands& x, BackwardParams params,
-                   const FlashCudaBackward& result) {
+void backward_keys(const std::vector<Kernel>& kernels, const Operands& x, const Program& program,
+                   BackwardParams params, const FusedGradients& result) {
   const AttentionParams& p = x.params;
   const int64_t key_blocks = blocks_of(p.S, kernels[0].rows);
   const bool few = key_blocks * p.H_kv * p.B < 2 * cuda::current_device().multiprocessors;
@@ -271,7 +280,7 @@ void backward_keys(const std::vector<Kernel>& kernels, const Operands& x, Backwa
   params.attention.heads_per_section =
       std::max(1, heads_in_cache(x.q, int64_t{p.B} * p.H) * parts / x.group());
   for (const Kernel& keys : kernels) {
-    launch(keys, {.x = key_blocks * p.H_kv * parts * p.B}, &params);
+    launch(keys, {.x = key_blocks * p.H_kv * parts * p.B}, {&params, program.arguments()});
   }
   if (parts == 1) return;
   result.dk.copy_(dk.unflatten(1, {p.H_kv, parts}).sum(2));
@@ -280,18 +289,19 @@ void backward_keys(const std::vector<Kernel>& kernels, const Operands& x, Backwa
 
 }  // namespace
 
-FlashCudaBackward backward_cuda(const FlashCudaSaved& saved, const FlashCudaOptions& options) {
-  check(saved.q, saved.k, options);
-  const c10::cuda::CUDAGuard guard(saved.q.device());
-  const Operands x(saved.q, saved.k, saved.v, options);
+FusedGradients backward_cuda(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                             const FusedResult& result, const at::Tensor& d_output,
+                             const at::Tensor& d_logsumexp_given, const FusedOptions& options) {
+  check(q, k, options);
+  const c10::cuda::CUDAGuard guard(q.device());
+  const Operands x(q, k, v, options);
   const AttentionParams& p = x.params;
-  const at::Tensor o = readable(saved.output), d_o = readable(saved.d_output);
-  const at::Tensor logsumexp = saved.logsumexp.to(at::kFloat).contiguous();
+  const at::Tensor o = readable(result.output), d_o = readable(d_output);
+  const at::Tensor logsumexp = result.logsumexp.to(at::kFloat).contiguous();
   const at::Tensor d_logsumexp =
-      saved.d_logsumexp.defined() ? saved.d_logsumexp.to(at::kFloat).contiguous() : at::Tensor();
+      d_logsumexp_given.defined() ? d_logsumexp_given.to(at::kFloat).contiguous() : at::Tensor();
   const at::Tensor delta = at::empty_like(logsumexp), shift = at::empty_like(logsumexp);
-  const FlashCudaBackward result = {writable_like(saved.q), writable_like(saved.k),
-                                    writable_like(saved.v)};
+  FusedGradients gradients = {writable_like(q), writable_like(k), writable_like(v)};
   BackwardParams params = {
       .attention = p,
       .o = o.data_ptr(),
@@ -299,24 +309,28 @@ FlashCudaBackward backward_cuda(const FlashCudaSaved& saved, const FlashCudaOpti
       .o_strides = strides_of(o),
       .d_o_strides = strides_of(d_o),
       .logsumexp = logsumexp.data_ptr<float>(),
-      .denominator = saved.denominator.defined() ? saved.denominator.data_ptr<float>() : nullptr,
+      .denominator = result.denominator.defined() ? result.denominator.data_ptr<float>() : nullptr,
       .d_logsumexp = d_logsumexp.defined() ? d_logsumexp.data_ptr<float>() : nullptr,
       .delta = delta.data_ptr<float>(),
       .shift = shift.data_ptr<float>(),
-      .dq = result.dq.data_ptr(),
+      .dq = gradients.dq.data_ptr(),
       .dk = nullptr,
       .dv = nullptr,
-      .dq_strides = strides_of(result.dq),
+      .dq_strides = strides_of(gradients.dq),
       .dk_strides = {},
       .dv_strides = {}};
-  const cuda::BackwardKernels kernels = backward_kernels(kernel_options(saved.q, options));
-  launch(kernels.delta, {.x = blocks_of(int64_t{p.B} * p.H * p.T, kernels.delta.rows)}, &params);
+  const Program program(options, q.device());
+  const cuda::BackwardKernels kernels = backward_kernels(kernel_options(q, options, program));
+  launch(kernels.delta, {.x = blocks_of(int64_t{p.B} * p.H * p.T, kernels.delta.rows)}, {&params});
   params.attention.heads_per_section =
       std::min(heads_in_cache(x.k, int64_t{p.B} * p.H_kv) * x.group(), p.B * p.H);
-  launch(kernels.queries, {.x = blocks_of(p.T, kernels.queries.rows) * p.H * p.B}, &params);
-  backward_keys(kernels.keys, x, params, result);
-  if (options.scale < 0) result.dq.neg_();
-  return result;
+  launch(kernels.queries, {.x = blocks_of(p.T, kernels.queries.rows) * p.H * p.B},
+         {&params, program.arguments()});
+  backward_keys(kernels.keys, x, program, params, gradients);
+  if (options.scale < 0) gradients.dq.neg_();
+  gradients.captured =
+      cuda::captured_gradients(q, k, v, result, d_output, d_logsumexp_given, options);
+  return gradients;
 }
 
 #endif

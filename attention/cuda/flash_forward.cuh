@@ -6,6 +6,7 @@
 #include "attention/cuda/keys.cuh"
 #include "attention/cuda/shapes.h"
 #include "attention/cuda/softmax.cuh"
+#include "attention/cuda/steps.cuh"
 #include "attention/cuda/work.cuh"
 
 namespace nanoflex::cuda {
@@ -65,15 +66,49 @@ struct ForwardWarp {
     return Program::kHasScore ? kLog2E : p.scale * kLog2E;
   }
 
-  __device__ __forceinline__ void mask_and_score(float (&s)[R][C][4], int first_key) const {
-    const bool whole = band.all(first_query, last_query, first_key, first_key + Config::kKeys - 1);
-    if (!Program::kHasMask && !Program::kHasScore && whole) return;
+  /// f(value, row, column offset) for this lane's elements of s.
+  template <typename F>
+  __device__ static __forceinline__ void for_each(float (&s)[R][C][4], const F& f) {
+#pragma unroll
+    for (int i = 0; i < R; ++i) {
+#pragma unroll
+      for (int j = 0; j < C; ++j) {
+#pragma unroll
+        for (int e = 0; e < 4; ++e) {
+          f(s[i][j][e], 16 * i + e / 2 * 8, 8 * j + e % 2);
+        }
+      }
+    }
+  }
+
+  /// Scaled and changed scores; those that the program's mask hides are -inf.
+  __device__ __forceinline__ void run_program(float (&s)[R][C][4], int first_key,
+                                              bool is_cut) const {
+    const int first = row(0, 0), key = first_key + lane_index() % 4 * 2;
+    if constexpr (Program::kHasScore) {
+      for_each(s, [&](float& value, int r, int column) {
+        const int q = band.program_position(rows.query(first + r));
+        value = program.score(__fmul_rn(value, p.scale), b, rows.head(first + r), q,
+                              band.program_key(key + column));
+      });
+    }
+    if constexpr (Program::kHasMask) {
+      if (!is_cut) return;
+      for_each(s, [&](float& value, int r, int column) {
+        const int q = band.program_position(rows.query(first + r));
+        const bool seen = program.mask(b, rows.head(first + r), q, band.program_key(key + column));
+        value = seen ? value : -kInfinity;
+      });
+    }
+  }
+
+  __device__ __forceinline__ void hide_outside_band(float (&s)[R][C][4], int first_key) const {
+    if (band.all(first_query, last_query, first_key, first_key + Config::kKeys - 1)) return;
 #pragma unroll
     for (int i = 0; i < R; ++i) {
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
-        const int r = row(i, half), query = rows.query(r), q = band.position(query);
-        const int h = Program::kHasMask || Program::kHasScore ? rows.head(r) : 0;
+        const int q = band.position(rows.query(row(i, half)));
         const int key = first_key + lane_index() % 4 * 2;
         // Seen are column offsets low .. high.
         const int low = q - band.left - key, high = min(q + band.right, band.S - 1) - key;
@@ -83,15 +118,7 @@ struct ForwardWarp {
           for (int e = 0; e < 2; ++e) {
             const int column = 8 * j + e;
             float& value = s[i][j][2 * half + e];
-            bool seen = column >= low && column <= high;
-            if constexpr (Program::kHasMask || Program::kHasScore) seen = seen && query < band.T;
-            if constexpr (Program::kHasMask) {
-              seen = seen && program.mask(b, h, q, key + column);
-            }
-            if constexpr (Program::kHasScore) {
-              if (seen) value = program.score(value * p.scale, b, h, q, key + column);
-            }
-            if (!seen) value = -kInfinity;
+            if (column < low || column > high) value = -kInfinity;
           }
         }
       }
@@ -147,26 +174,27 @@ struct ForwardWarp {
 
 /// The loop over key blocks. With one stage, values arrive while scores are computed and the next
 /// keys while values are used; with two, a block of both arrives while another is used.
-/// `Blocks`: see BlocksOfRange.
-template <typename Config, typename Features, typename Program, typename Blocks>
+/// `Steps`: see steps.cuh.
+template <typename Config, typename Features, typename Program, typename Steps>
 __device__ __forceinline__ void run_over_keys(ForwardWarp<Config, Features, Program>& warp,
                                               const KeyLoader<Config>& loader,
                                               const typename Config::QueryTile& queries,
-                                              const Blocks& blocks) {
+                                              const BlocksOfRange<Config::kKeys>& blocks,
+                                              Steps steps) {
   constexpr int kKeys = Config::kKeys;
   using Warp = ForwardWarp<Config, Features, Program>;
-  loader.load_keys(0, blocks.at(0) * kKeys);
-  if constexpr (Config::kStages > 1) loader.load_values(0, blocks.at(0) * kKeys);
+  loader.load_keys(0, blocks.at(steps.here(0)) * kKeys);
+  if constexpr (Config::kStages > 1) loader.load_values(0, blocks.at(steps.here(0)) * kKeys);
   cp_async_commit();
-  for (int i = 0; i < blocks.count(); ++i) {
-    const int first_key = blocks.at(i) * kKeys;
-    const bool more = i + 1 < blocks.count();
+  for (int i = 0; steps.has(i); ++i, steps.advance()) {
+    const int first_key = blocks.at(steps.here(i)) * kKeys;
+    const bool more = steps.has_next(i);
     cp_async_wait<0>();
     __syncthreads();
     if constexpr (Config::kStages > 1) {
       if (more) {
-        loader.load_keys(i + 1, blocks.at(i + 1) * kKeys);
-        loader.load_values(i + 1, blocks.at(i + 1) * kKeys);
+        loader.load_keys(i + 1, blocks.at(steps.next(i)) * kKeys);
+        loader.load_values(i + 1, blocks.at(steps.next(i)) * kKeys);
       }
     } else {
       loader.load_values(i, first_key);
@@ -179,12 +207,15 @@ __device__ __forceinline__ void run_over_keys(ForwardWarp<Config, Features, Prog
     if (!idle) {
       fill(s, 0);
       multiply_transposed<Config::kD>(s, queries, warp_index() * 16 * Warp::R, loader.keys(i));
-      warp.mask_and_score(s, first_key);
+      if constexpr (Program::kHasMask || Program::kHasScore) {
+        warp.run_program(s, first_key, steps.is_cut());
+      }
+      warp.hide_outside_band(s, first_key);
     }
     if constexpr (Config::kStages == 1) {
       cp_async_wait<0>();
       __syncthreads();
-      if (more) loader.load_keys(i + 1, blocks.at(i + 1) * kKeys);
+      if (more) loader.load_keys(i + 1, blocks.at(steps.next(i)) * kKeys);
       cp_async_commit();
     }
     if (!idle) {
@@ -214,13 +245,23 @@ __device__ __forceinline__ void flash_forward(const ForwardParams& params, const
 
   const typename Config::QueryTile queries = {shared};
   ForwardWarp<Config, Features, Program> warp(p, program, rows, band, work.b, first_row);
-  if (blocks.count() > 0) {
+  const auto steps = steps_of<Program>(blocks.count(), [&](int step) {
+    const int first_key = blocks.at(step) * Config::kKeys;
+    return sight(program.blocks(), {.b = work.b,
+                                    .first_head = rows.first_head,
+                                    .heads = Features::kPacked ? rows.group : 1,
+                                    .first_row = rows.query(first_row),
+                                    .last_row = rows.query(last_row),
+                                    .first_key = first_key,
+                                    .last_key = min(first_key + Config::kKeys, p.S) - 1});
+  });
+  if (steps.has(0)) {
     load_rows<Config::kThreads>(queries, rows.count() - first_row, Config::kHeadSize, [&](int r) {
       return static_cast<const T*>(p.q) + rows.place(p.q_strides, work.b, first_row + r);
     });
     const KeyLoader<Config> loader(p, work.b, rows.key_head(),
                                    shared + Config::QueryTile::kElements);
-    run_over_keys(warp, loader, queries, blocks);
+    run_over_keys(warp, loader, queries, blocks, steps);
   }
   warp.softmax.finish(warp.o, warp.factor(), Features::kDropout ? p.keep_scale : 1.0f);
   if constexpr (Features::kSplit) {

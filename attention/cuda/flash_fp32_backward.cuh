@@ -12,7 +12,7 @@ namespace nanoflex::cuda {
 template <bool kKeysOwn, bool kDropout, typename Tile, typename Program>
 __device__ __forceinline__ void to_ds32(const BackwardParams& params, const Program& program,
                                         const Tile& s, const Tile& dp, int b, int h, int first_row,
-                                        int first_key) {
+                                        int first_key, bool is_cut) {
   const AttentionParams& p = params.attention;
   const Band band(p);
   const BackwardElement<Program, false> element = {p, program};
@@ -33,11 +33,13 @@ __device__ __forceinline__ void to_ds32(const BackwardParams& params, const Prog
       const int kv = first_key + key + e, position = band.position(row);
       const bool keep = !kDropout || words.word[e] >= p.dropout_threshold;
       bool seen = row < p.T && band.sees(row, kv);
-      if constexpr (Program::kHasMask) seen = seen && program.mask(b, h, position, kv);
+      if constexpr (Program::kHasMask) {
+        if (is_cut) seen = seen && program.mask(b, h, position, kv);
+      }
       float* score = kKeysOwn ? s.at(key + e, query) : s.at(query, key + e);
       float* d_weight = kKeysOwn ? dp.at(key + e, query) : dp.at(query, key + e);
-      element(*score, *d_weight, seen, keep, largest, delta, b, h, position, kv, log_sum,
-              d_logsumexp);
+      element(*score, *d_weight, seen, keep, largest, delta, b, h, band.program_position(row),
+              band.program_key(kv), log_sum, d_logsumexp);
     }
   }
 }
@@ -88,10 +90,24 @@ __device__ __forceinline__ void flash_backward_fp32(const BackwardParams& params
   }
 
   Accumulator<kOwn, Config::kD, Config::kTf32> d_a, d_b;  // dk and dv; or dq and nothing
-  const int steps = blocks.count() * (kKeysOwn ? p.H / key_heads : 1);
-  for (int i = 0; i < steps; ++i) {
-    const int first = blocks.at(i % blocks.count()) * kVisit;
-    const int h = kKeysOwn ? work.h * (p.H / key_heads) + i / blocks.count() : work.h;
+  const auto head = [&](int step) {
+    return kKeysOwn ? work.h * (p.H / key_heads) + step / blocks.count() : work.h;
+  };
+  const auto first_of = [&](int step) { return blocks.at(step % blocks.count()) * kVisit; };
+  const int all_steps = blocks.count() * (kKeysOwn ? p.H / key_heads : 1);
+  auto steps = steps_of<Program>(all_steps, [&](int step) {
+    const int first = first_of(step), last = min(first + kVisit, kKeysOwn ? p.T : p.S) - 1;
+    const int last_own = first_own + own - 1;
+    return sight(program.blocks(), {.b = b,
+                                    .first_head = head(step),
+                                    .heads = 1,
+                                    .first_row = kKeysOwn ? first : first_own,
+                                    .last_row = kKeysOwn ? last : last_own,
+                                    .first_key = kKeysOwn ? first_own : first,
+                                    .last_key = kKeysOwn ? last_own : last});
+  });
+  for (int i = 0; steps.has(i); ++i, steps.advance()) {
+    const int first = first_of(steps.here(i)), h = head(steps.here(i));
     __syncthreads();
     if constexpr (kKeysOwn) {
       load_queries(visit_a, visit_b, h, first);
@@ -108,7 +124,8 @@ __device__ __forceinline__ void flash_backward_fp32(const BackwardParams& params
     dp.for_each([&](int r, int column, float value) { *dp_tile.at(r, column) = value; });
     __syncthreads();
     to_ds32<kKeysOwn, kDropout>(params, program, s_tile, dp_tile, b, h,
-                                kKeysOwn ? first : first_own, kKeysOwn ? first_own : first);
+                                kKeysOwn ? first : first_own, kKeysOwn ? first_own : first,
+                                steps.is_cut());
     __syncthreads();
     d_a.template add<false>(dp_tile, visit_a);
     if constexpr (kKeysOwn) d_b.template add<false>(s_tile, visit_b);

@@ -3,6 +3,7 @@
 
 #include "attention/cuda/mask.cuh"
 #include "attention/cuda/shapes.h"
+#include "attention/cuda/steps.cuh"
 #include "attention/cuda/tile32.cuh"
 #include "attention/cuda/work.cuh"
 #include "attention/philox.h"
@@ -91,8 +92,18 @@ __device__ __forceinline__ void flash_forward_fp32(const ForwardParams& params,
 
   RowSoftmax<kRows, kKeys> softmax;
   Accumulator<kRows, Config::kD, Config::kTf32> o;
-  for (int i = 0; i < blocks.count(); ++i) {
-    const int first_key = blocks.at(i) * kKeys;
+  auto steps = steps_of<Program>(blocks.count(), [&](int step) {
+    const int first_key = blocks.at(step) * kKeys;
+    return sight(program.blocks(), {.b = b,
+                                    .first_head = h,
+                                    .heads = 1,
+                                    .first_row = first_row,
+                                    .last_row = first_row + rows - 1,
+                                    .first_key = first_key,
+                                    .last_key = min(first_key + kKeys, p.S) - 1});
+  });
+  for (int i = 0; steps.has(i); ++i, steps.advance()) {
+    const int first_key = blocks.at(steps.here(i)) * kKeys;
     __syncthreads();
     load_tile32<Config::kHeadSize>(keys, k + first_key * p.k_strides.t, p.k_strides.t,
                                    p.S - first_key);
@@ -106,10 +117,12 @@ __device__ __forceinline__ void flash_forward_fp32(const ForwardParams& params,
     s.for_each([&](int r, int column, float& value) {
       const int row = first_row + r, kv = first_key + column, position = band.position(row);
       bool seen = row < p.T && band.sees(row, kv);
-      if constexpr (Program::kHasMask) seen = seen && program.mask(b, h, position, kv);
+      if constexpr (Program::kHasMask) {
+        if (steps.is_cut()) seen = seen && program.mask(b, h, position, kv);
+      }
       float score = value * p.scale;
       if constexpr (Program::kHasScore) {
-        if (seen) score = program.score(score, b, h, position, kv);
+        if (seen) score = program.score(__fmul_rn(value, p.scale), b, h, position, kv);
       }
       *weights.at(r, column) = seen ? score : -kInfinity;
     });

@@ -24,23 +24,39 @@ std::string name_of(const std::string& kind, const KernelOptions& options) {
                      : options.type == Type::float16 ? "fp16"
                      : options.tf32                  ? "tf32"
                                                      : "fp32";
-  return kind + "_" + type + "_" + std::to_string(options.D) + (options.dropout ? "_dropout" : "") +
-         ".cu";
+  return kind + "_" + type + "_" + std::to_string(options.D) +
+         (options.program.empty() ? "" : "_flex") + (options.dropout ? "_dropout" : "") + ".cu";
 }
 
-// The kernel around a call such as flash_delta<float>(params).
+// A program takes registers, as dropout does: then steps are smaller.
+bool takes_registers(const KernelOptions& options) {
+  return options.dropout || !options.program.empty();
+}
+
+// The kernel around a call such as flash_delta<float>(params). A call that runs a program ends in
+// its name, kProgram.
+constexpr char kProgram[] = "(params, program)";
+
 Kernel wrap(const std::string& kind, const KernelOptions& options, const std::string& file,
             const std::string& params, const std::string& call, Kernel kernel) {
   kernel.name = name_of(kind, options);
   // "At least one block" lets a thread have all 255 registers; without it the compiler looks for a
   // compromise. Which of the two does without spills differs; the compile test watches over it.
-  const bool all_registers =
-      kernel.threads > 128 || options.gpu == Gpu::small || padded_head_size(options.D) <= 64;
+  const bool all_registers = kernel.threads > 128 || options.gpu == Gpu::small ||
+                             padded_head_size(options.D) <= 64 || !options.program.empty();
   const std::string bounds = std::to_string(kernel.threads) + (all_registers ? ", 1" : "");
+  std::string arguments = "const __grid_constant__ " + params + " params", before, body;
+  if (call.ends_with(kProgram) && options.program.empty()) {
+    body = "  const NoProgram program;\n";
+  } else if (call.ends_with(kProgram)) {
+    before = options.program;
+    arguments += ",\n    const __grid_constant__ FlexProgram::Arguments arguments";
+    body = "  const FlexProgram program = {arguments};\n";
+  }
   kernel.text = "#include \"attention/cuda/" + file +
-                "\"\nnamespace nanoflex::cuda {\nextern \"C\" __global__ void __launch_bounds__(" +
-                bounds + ") " + kKernelName + "(const __grid_constant__ " + params +
-                " params) {\n  " + call + ";\n}\n}\n";
+                "\"\n#include \"attention/cuda/program.cuh\"\nnamespace nanoflex::cuda {\n" +
+                before + "extern \"C\" __global__ void __launch_bounds__(" + bounds + ") " +
+                kKernelName + "(" + arguments + ") {\n" + body + "  " + call + ";\n}\n}\n";
   return kernel;
 }
 
@@ -61,12 +77,12 @@ Kernel of_shape(const Shape& shape, int shared_bytes) {
 }
 
 Kernel backward_keys_kernel(const KernelOptions& o, bool dk, bool dv) {
-  const Shape shape = backward_keys_shape(o.D, o.gpu, o.dropout);
+  const Shape shape = backward_keys_shape(o.D, o.gpu, takes_registers(o));
   const std::string which = ", " + text_of(dk) + ", " + text_of(dv);
   const std::string kind = dk && dv ? "backward_dk_dv" : dk ? "backward_dk" : "backward_dv";
   return wrap(kind, o, "flash_backward_keys.cuh", "BackwardParams",
               "flash_backward_keys<" + config("BackwardKeysConfig", o, shape, which) + ", " +
-                  text_of(o.dropout) + ">(params, NoProgram{})",
+                  text_of(o.dropout) + ">" + kProgram,
               of_shape(shape, backward_keys_shared_bytes(o.D, shape, kBytes)));
 }
 
@@ -75,7 +91,7 @@ Kernel backward_kernel32(const KernelOptions& o, bool keys) {
   return wrap(keys ? "backward_dk_dv" : "backward_dq", o, "flash_fp32_backward.cuh",
               "BackwardParams",
               "flash_backward_fp32<" + config32(o) + ", " + text_of(keys) + ", " +
-                  text_of(o.dropout) + ">(params, NoProgram{})",
+                  text_of(o.dropout) + ">" + kProgram,
               {{}, {}, kThreads32, backward_shared_bytes32(o.D, shape), shape.own});
 }
 
@@ -84,15 +100,14 @@ Kernel backward_kernel32(const KernelOptions& o, bool keys) {
 Kernel forward_kernel(const KernelOptions& o) {
   if (o.type == Type::float32) {
     const Shape32 shape = forward_shape32(o.D);
-    return wrap(
-        "forward", o, "flash_fp32_forward.cuh", "ForwardParams",
-        "flash_forward_fp32<" + config32(o) + ", " + text_of(o.dropout) + ">(params, NoProgram{})",
-        {{}, {}, kThreads32, forward_shared_bytes32(o.D, shape), shape.own});
+    return wrap("forward", o, "flash_fp32_forward.cuh", "ForwardParams",
+                "flash_forward_fp32<" + config32(o) + ", " + text_of(o.dropout) + ">" + kProgram,
+                {{}, {}, kThreads32, forward_shared_bytes32(o.D, shape), shape.own});
   }
-  const Shape shape = forward_shape(o.D, o.gpu, o.dropout);
+  const Shape shape = forward_shape(o.D, o.gpu, takes_registers(o));
   return wrap("forward", o, "flash_forward.cuh", "ForwardParams",
               "flash_forward<" + config("ForwardConfig", o, shape) + ", ForwardFeatures<" +
-                  text_of(o.dropout) + ">>(params, NoProgram{})",
+                  text_of(o.dropout) + ">>" + kProgram,
               of_shape(shape, forward_shared_bytes(o.D, shape, kBytes)));
 }
 
@@ -100,12 +115,13 @@ Kernel split_kernel(const KernelOptions& o, bool few_rows) {
   const Shape shape = few_rows ? decode_shape(o.D, o.gpu) : split_shape(o.D, o.gpu);
   return wrap(few_rows ? "decode" : "split", o, "flash_forward.cuh", "ForwardParams",
               "flash_forward<" + config("ForwardConfig", o, shape) +
-                  ", ForwardFeatures<false, true, true>>(params, NoProgram{})",
+                  ", ForwardFeatures<false, true, true>>" + kProgram,
               of_shape(shape, forward_shared_bytes(o.D, shape, kBytes)));
 }
 
 Kernel combine_kernel(const KernelOptions& o) {
-  return wrap("combine", o, "flash_decode.cuh", "ForwardParams",
+  return wrap("combine", {.type = o.type, .D = o.D, .gpu = o.gpu}, "flash_decode.cuh",
+              "ForwardParams",
               "flash_combine<" + text_of(o.type) + ", " + std::to_string(o.D) + ">(params)",
               {{}, {}, 128, 0, 4});
 }
@@ -118,10 +134,10 @@ BackwardKernels backward_kernels(const KernelOptions& o) {
   if (o.type == Type::float32) {
     return {delta, backward_kernel32(o, false), {backward_kernel32(o, true)}};
   }
-  const Shape shape = backward_queries_shape(o.D, o.gpu, o.dropout);
+  const Shape shape = backward_queries_shape(o.D, o.gpu, takes_registers(o));
   Kernel queries = wrap("backward_dq", o, "flash_backward_queries.cuh", "BackwardParams",
                         "flash_backward_queries<" + config("BackwardQueriesConfig", o, shape) +
-                            ", " + text_of(o.dropout) + ">(params, NoProgram{})",
+                            ", " + text_of(o.dropout) + ">" + kProgram,
                         of_shape(shape, backward_queries_shared_bytes(o.D, shape, kBytes)));
   if (backward_keys_at_once(o.D)) return {delta, queries, {backward_keys_kernel(o, true, true)}};
   return {

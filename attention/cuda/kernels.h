@@ -26,6 +26,9 @@ struct KernelOptions {
   Gpu gpu;
   bool dropout = false;
   bool tf32 = false;  ///< of float32 alone
+  /// CUDA C++ that defines struct FlexProgram as mask.cuh asks, over ProgramArguments that it names
+  /// Arguments; "": NoProgram. Kernels with one take its arguments after their own.
+  std::string program = {};
 };
 
 /// softmax(q k^T) v over whole rows of keys.

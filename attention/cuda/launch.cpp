@@ -6,12 +6,12 @@
 #include <c10/cuda/CUDAStream.h>
 #include <cuda_runtime_api.h>
 
-#include <array>
 #include <limits>
 #include <map>
 #include <mutex>
 #include <stdexcept>
 #include <utility>
+#include <vector>
 
 #include "attention/cuda/cubin_cache.h"
 
@@ -71,7 +71,7 @@ const Device& current_device() {
                                 : devices.emplace(index, describe(index)).first->second;
 }
 
-void launch(const Kernel& kernel, const Grid& grid, const void* params) {
+void launch(const Kernel& kernel, const Grid& grid, std::initializer_list<const void*> params) {
   static LoadedKernels kernels;
   if (grid.x == 0 || grid.y == 0) return;
   if (grid.x > std::numeric_limits<int32_t>::max() || grid.y > 65535) {
@@ -88,7 +88,8 @@ void launch(const Kernel& kernel, const Grid& grid, const void* params) {
   config.blockDim = dim3(static_cast<unsigned>(kernel.threads));
   config.dynamicSmemBytes = static_cast<size_t>(kernel.shared_bytes);
   config.stream = c10::cuda::getCurrentCUDAStream();
-  std::array<void*, 1> arguments = {const_cast<void*>(params)};
+  std::vector<void*> arguments;
+  for (const void* one : params) arguments.push_back(const_cast<void*>(one));
   C10_CUDA_CHECK(cudaLaunchKernelExC(&config, loaded, arguments.data()));
 }
 

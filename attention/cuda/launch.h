@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <initializer_list>
 #include <string>
 
 #include "attention/cuda/kernels.h"
@@ -22,8 +23,9 @@ struct Grid {
   int64_t x = 1, y = 1;
 };
 
-/// Starts a kernel with its parameters (of the type that its source names, passed by value) on the
-/// current device and stream; compiles and loads it when it is first met.
-void launch(const Kernel& kernel, const Grid& grid, const void* params);
+/// Starts a kernel with its parameters (of the types that its source names, passed by value; what
+/// it does not take may follow) on the current device and stream; compiles and loads it when it is
+/// first met.
+void launch(const Kernel& kernel, const Grid& grid, std::initializer_list<const void*> params);
 
 }  // namespace nanoflex::cuda

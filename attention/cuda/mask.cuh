@@ -1,4 +1,4 @@
-// Which pairs a kernel looks at: the band of params.h, and a program that flex can plug in.
+// Which pairs a kernel looks at: the band of params.h, and a program that flex plugs in.
 #pragma once
 
 #include "attention/cuda/ptx.cuh"
@@ -8,32 +8,23 @@ namespace nanoflex::cuda {
 constexpr float kInfinity = __builtin_bit_cast(float, 0x7f800000);
 constexpr float kLog2E = 1.4426950408889634f, kLn2 = 0.6931471805599453f;
 
-/// What a program offers. q is the query's position among the keys (row + S - T). The functions are
-/// called only where the flag says so.
+/// What a program says. q is the query's position among the keys (row + S - T); b, h, q and kv are
+/// always within their tensors. All have blocks(). One with a mask has
+///   bool mask(int b, int h, int q, int kv) const;  // may they attend?
+/// and one with a score, where s is the scaled one and results have the same bits in every kernel,
+///   float score(float s, int b, int h, int q, int kv) const;  // the changed one
+///   float score(float s, int b, int h, int q, int kv, float& derivative) const;  // and d/ds of it
 struct NoProgram {
-  static constexpr bool kHasMask = false;
-  static constexpr bool kHasScore = false;
-  /// May they attend?
-  __device__ __forceinline__ bool mask(int /*b*/, int /*h*/, int /*q*/, int /*kv*/) const {
-    return true;
-  }
-  /// The changed score, and its derivative by `s`, the scaled one.
-  __device__ __forceinline__ float score(float s, int /*b*/, int /*h*/, int /*q*/,
-                                         int /*kv*/) const {
-    return s;
-  }
-  __device__ __forceinline__ float derivative(float /*s*/, int /*b*/, int /*h*/, int /*q*/,
-                                              int /*kv*/) const {
-    return 1;
-  }
+  static constexpr bool kHasMask = false, kHasScore = false;
+  /// What is known of the mask beforehand.
+  __device__ __forceinline__ BlockKinds blocks() const { return {}; }
 };
 
 struct Range {
   int begin, end;
 };
 
-/// The blocks of kSize keys (or queries) that a range of them touches; perhaps none. Where a list
-/// of blocks is to come from elsewhere, it takes this type's place: count() and at(i).
+/// The blocks of kSize keys (or queries) that a range of them touches; perhaps none.
 template <int kSize>
 struct BlocksOfRange {
   int first, last;  // one past the last
@@ -60,6 +51,12 @@ struct Band {
       : left(p.left), right(p.right), offset(p.S - p.T), T(p.T), S(p.S) {}
 
   __device__ __forceinline__ int position(int row) const { return row + offset; }
+  /// For a program: those of rows and keys beyond the last, of which nothing is kept, are the
+  /// last's.
+  __device__ __forceinline__ int program_position(int row) const {
+    return min(position(row), S - 1);
+  }
+  __device__ __forceinline__ int program_key(int key) const { return min(key, S - 1); }
 
   /// Keys that any of query rows first .. last sees.
   __device__ __forceinline__ Range keys(int first, int last) const {

@@ -62,4 +62,22 @@ struct BackwardParams {
   Strides dq_strides, dk_strides, dv_strides;
 };
 
+/// What is known of blocks of pairs under a program's mask: 0 none of them may attend, 1 some, 2
+/// all. The band of AttentionParams is not part of it.
+struct BlockKinds {
+  const unsigned char* kinds = nullptr;  ///< null: nothing is known
+  int64_t batch = 0, head = 0;           ///< from one to the next; 0 where all are alike
+  int row = 0;                           ///< from a block of queries to the next
+  int size = 1;                          ///< a block's queries and keys
+};
+
+/// What a program reads beside the pair and its score: captured tensors, row by row, and 32-bit
+/// words: constants and the tensors' strides.
+template <int kTensors, int kWords>
+struct ProgramArguments {
+  BlockKinds blocks;
+  const void* tensors[kTensors];
+  int32_t words[kWords];
+};
+
 }  // namespace nanoflex::cuda

@@ -69,7 +69,11 @@ class Evaluation {
         if (!options_.score.defined()) reject("there is no score to read here");
         return options_.score;
       case Op::kConstant:
-        return at::full({1, 1, 1, 1}, node.constant, kind(node.type));
+        // Through fp64: a float beyond fp32 is infinite there, where at::full would refuse it.
+        return at::full(
+                   {1, 1, 1, 1}, node.constant,
+                   node.type == Type::kFloat ? kind(node.type).dtype(at::kDouble) : kind(node.type))
+            .to(kind(node.type));
       case Op::kLoad:
         return load(node);
       default:

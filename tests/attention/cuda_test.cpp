@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 #include <torch/autograd.h>
 
+#include "attention/flex/masks.h"
 #include "attention/registry.h"
 #include "tests/attention/accuracy.h"
 #include "tests/attention/reference.h"
@@ -65,6 +66,55 @@ TEST_P(FlashCuda, GivesTheSameBitsTwice) {
   const Tensors second = on_gpu(problem, inputs, GetParam());
   EXPECT_TRUE(first.output.equal(second.output) && first.dq.equal(second.dq));
   EXPECT_TRUE(first.dk.equal(second.dk) && first.dv.equal(second.dv));
+}
+
+// Documents and a learned bias under a soft cap: every part of a program, and the gradient of what
+// it captures.
+TEST_P(FlashCuda, RunsMasksAndScores) {
+  at::manual_seed(3);
+  const int64_t B = 2, H = 4, T = 200, S = 300, D = 64;
+  const auto plain = [&](at::IntArrayRef sizes) { return at::randn(sizes).to(GetParam()); };
+  const std::vector<at::Tensor> inputs = {plain({B, H, T, D}), plain({B, 2, S, D}),
+                                          plain({B, 2, S, D}), at::randn({H, 2 * S - 1})};
+  const at::Tensor numbers = at::randint(0, 20, {B, S}, at::kLong).eq(0).cumsum(1);
+  const at::Tensor d_output = plain({B, H, T, D});
+  const auto run = [&](at::Device device, at::ScalarType dtype, const std::string& backend) {
+    std::vector<at::Tensor> leaves;
+    for (const at::Tensor& x : inputs) {
+      const bool captured = x.dim() == 2;
+      leaves.push_back(x.to(device, captured ? at::kFloat : dtype).detach().requires_grad_());
+    }
+    const flex::Captured document("document", numbers.to(device)), bias("bias", leaves[3]);
+    const Spec spec = {
+        .mask = flex::causal() & flex::trace_mask([&](auto b, auto, auto q, auto kv) {
+                  return document[b][q] == document[b][kv];
+                }),
+        .score = flex::trace_score([&](auto s, auto, auto h, auto q, auto kv) {
+          return 5.0 * tanh((s + bias[h][q - kv + (S - 1)]) / 5.0);
+        })};
+    const at::Tensor output = attend(leaves[0], leaves[1], leaves[2], spec, backend).output;
+    std::vector<at::Tensor> results =
+        torch::autograd::grad({output}, leaves, {d_output.to(device, dtype)});
+    results.push_back(output.detach());
+    for (at::Tensor& x : results) x = x.to(at::kCPU, at::kDouble);
+    return results;
+  };
+  const auto truth = run(at::kCPU, at::kDouble, "vanilla");
+  const auto by_formula = run(at::kCUDA, GetParam(), "vanilla");
+  const auto found = run(at::kCUDA, GetParam(), "flex");
+  const auto error = [&](const std::vector<at::Tensor>& x, size_t i) {
+    return (x[i] - truth[i]).abs().max().item<double>();
+  };
+  const double unit = GetParam() == at::kBFloat16 ? 0x1p-7
+                      : GetParam() == at::kHalf   ? 0x1p-10
+                                                  : 0x1p-20;
+  for (size_t i = 0; i < truth.size(); ++i) {
+    const double bound = 2 * error(by_formula, i) + unit * truth[i].abs().max().item<double>();
+    EXPECT_TRUE(error(found, i) <= bound)
+        << "result " << i << ": " << error(found, i) << " > " << bound;
+  }
+  const auto again = run(at::kCUDA, GetParam(), "flex");
+  for (size_t i = 0; i < found.size(); ++i) EXPECT_TRUE(found[i].equal(again[i])) << i;
 }
 
 INSTANTIATE_TEST_SUITE_P(Types, FlashCuda, testing::Values(at::kBFloat16, at::kHalf, at::kFloat),

@@ -8,6 +8,7 @@
 
 #include "attention/cuda/cubin_cache.h"
 #include "attention/cuda/kernels.h"
+#include "attention/flex/cuda_source.h"
 
 namespace nanoflex::cuda {
 namespace {
@@ -31,10 +32,9 @@ class CudaCompile : public testing::Test {
   }
 };
 
-/// Compiles all kernels; each must fit its registers and its architecture's shared memory.
-void expect_kernels_fit(int capability, const std::string& architecture) {
-  const Gpu gpu = gpu_of(capability);
-  for (const Kernel& kernel : all_kernels(gpu)) {
+/// Each must fit its registers and its architecture's shared memory.
+void expect_to_fit(const std::vector<Kernel>& kernels, Gpu gpu, const std::string& architecture) {
+  for (const Kernel& kernel : kernels) {
     SCOPED_TRACE(kernel.name + " for " + architecture);
     const Cubin cubin =
         Nvrtc::get().compile(kernel.name, kernel.text, embedded_sources(), architecture);
@@ -46,6 +46,42 @@ void expect_kernels_fit(int capability, const std::string& architecture) {
     EXPECT_LE(kernel.shared_bytes, shared_limit(gpu));
     EXPECT_LE(cubin.registers * kernel.threads, 65536);
   }
+}
+
+/// Documents, with a bias for each distance and a soft cap: what people write at most.
+std::string program_text() {
+  const flex::Captured document("document", at::zeros({2, 8}, at::kLong)),
+      bias("bias", at::zeros({2, 15}));
+  const auto mask = flex::trace_mask(
+      [&](auto b, auto, auto q, auto kv) { return document[b][q] == document[b][kv]; });
+  const auto score = flex::trace_score([&](auto s, auto, auto h, auto q, auto kv) {
+    return 30.0 * tanh((s + bias[h][q - kv + 7]) / 30.0);
+  });
+  return flex::cuda_source(mask, score).text;
+}
+
+/// Kernels with a program: those for training, and one for decoding.
+std::vector<Kernel> program_kernels(Gpu gpu) {
+  std::vector<Kernel> kernels;
+  const auto add = [&](const KernelOptions& options) {
+    kernels.push_back(forward_kernel(options));
+    const BackwardKernels backward = backward_kernels(options);
+    kernels.push_back(backward.queries);
+    kernels.insert(kernels.end(), backward.keys.begin(), backward.keys.end());
+  };
+  for (const int D : {64, 128}) {
+    add({.type = Type::bfloat16, .D = D, .gpu = gpu, .program = program_text()});
+  }
+  add({.type = Type::float32, .D = 64, .gpu = gpu, .program = program_text()});
+  kernels.push_back(
+      split_kernel({.type = Type::bfloat16, .D = 64, .gpu = gpu, .program = program_text()}, true));
+  return kernels;
+}
+
+void expect_kernels_fit(int capability, const std::string& architecture) {
+  const Gpu gpu = gpu_of(capability);
+  expect_to_fit(all_kernels(gpu), gpu, architecture);
+  expect_to_fit(program_kernels(gpu), gpu, architecture);
 }
 
 TEST_F(CudaCompile, KernelsFitAmpere) { expect_kernels_fit(80, "sm_80"); }

@@ -7,30 +7,9 @@
 namespace nanoflex::simt {
 namespace {
 
-using cuda::ForwardFeatures;
 using cuda::Gpu;
 using cuda::kUnbounded;
 using Bf16 = __nv_bfloat16;
-
-template <typename T, int D, cuda::Shape kShape>
-Results run_split(const Problem& p, const Inputs& x, int splits) {
-  using Config = cuda::ForwardConfig<T, D, kShape>;
-  DeviceForward<T> device(p, x);
-  const size_t rows = size_t(p.B) * p.H * p.T;
-  Buffer<float> partial_o(splits * rows * Config::kD), partial_lse(splits * rows);
-  device.params.splits = splits;
-  device.params.partial_o = partial_o.data();
-  device.params.partial_logsumexp = partial_lse.data();
-  launch({.grid = {blocks_of(p.T * (p.H / p.H_kv), Config::kRows) * p.H_kv * p.B,
-                   static_cast<unsigned>(splits)},
-          .block = {Config::kThreads},
-          .shared_bytes = Config::kSharedBytes},
-         cuda::forward_kernel<Config, ForwardFeatures<false, true, true>, cuda::NoProgram>,
-         device.params);
-  launch({.grid = {blocks_of(static_cast<int>(rows), 4)}, .block = {128}},
-         cuda::combine_kernel<T, D>, device.params);
-  return device.results();
-}
 
 template <typename T, int D, cuda::Shape kShape = cuda::decode_shape(D, Gpu::large)>
 void expect_close(Problem p, int splits) {
@@ -38,7 +17,7 @@ void expect_close(Problem p, int splits) {
   SCOPED_TRACE(p.name() + " splits " + std::to_string(splits));
   const Inputs x = random_inputs(p, rounded<T>);
   const Results truth = plain_attention(p, x), plain = plain_attention(p, x, rounded<T>);
-  const Results got = run_split<T, D, kShape>(p, x, splits);
+  const Results got = run_split<cuda::ForwardConfig<T, D, kShape>>(p, x, splits);
   EXPECT_EQ((Bound{truth, plain, Dtype<T>::kEpsilon}.why_not(&Results::o, got.o)), "");
   EXPECT_EQ((Bound{truth, plain, Dtype<float>::kEpsilon}.why_not(&Results::lse, got.lse)), "");
 }

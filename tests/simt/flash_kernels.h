@@ -14,33 +14,34 @@
 
 namespace nanoflex::cuda {
 
-template <typename Config, typename Features, typename Program>
-__global__ void forward_kernel(const ForwardParams params) {
-  flash_forward<Config, Features>(params, Program{});
+// Arguments: none, or the one of a program that is made of some.
+template <typename Config, typename Features, typename Program, typename... Arguments>
+__global__ void forward_kernel(const ForwardParams params, Arguments... arguments) {
+  flash_forward<Config, Features>(params, Program{arguments...});
 }
 template <typename T, int kHeadSize>
 __global__ void combine_kernel(const ForwardParams params) {
   flash_combine<T, kHeadSize>(params);
 }
-template <typename Config, bool kDropout, typename Program>
-__global__ void forward_fp32_kernel(const ForwardParams params) {
-  flash_forward_fp32<Config, kDropout>(params, Program{});
+template <typename Config, bool kDropout, typename Program, typename... Arguments>
+__global__ void forward_fp32_kernel(const ForwardParams params, Arguments... arguments) {
+  flash_forward_fp32<Config, kDropout>(params, Program{arguments...});
 }
-template <typename Config, bool kKeysOwn, bool kDropout, typename Program>
-__global__ void backward_fp32_kernel(const BackwardParams params) {
-  flash_backward_fp32<Config, kKeysOwn, kDropout>(params, Program{});
+template <typename Config, bool kKeysOwn, bool kDropout, typename Program, typename... Arguments>
+__global__ void backward_fp32_kernel(const BackwardParams params, Arguments... arguments) {
+  flash_backward_fp32<Config, kKeysOwn, kDropout>(params, Program{arguments...});
 }
 template <typename T>
 __global__ void delta_kernel(const BackwardParams params) {
   flash_delta<T>(params);
 }
-template <typename Config, bool kDropout, typename Program>
-__global__ void backward_queries_kernel(const BackwardParams params) {
-  flash_backward_queries<Config, kDropout>(params, Program{});
+template <typename Config, bool kDropout, typename Program, typename... Arguments>
+__global__ void backward_queries_kernel(const BackwardParams params, Arguments... arguments) {
+  flash_backward_queries<Config, kDropout>(params, Program{arguments...});
 }
-template <typename Config, bool kDropout, typename Program>
-__global__ void backward_keys_kernel(const BackwardParams params) {
-  flash_backward_keys<Config, kDropout>(params, Program{});
+template <typename Config, bool kDropout, typename Program, typename... Arguments>
+__global__ void backward_keys_kernel(const BackwardParams params, Arguments... arguments) {
+  flash_backward_keys<Config, kDropout>(params, Program{arguments...});
 }
 
 }  // namespace nanoflex::cuda
@@ -99,25 +100,51 @@ struct DeviceForward {
 };
 
 /// o and logsumexp by the 16-bit forward kernel.
-template <typename Config, typename Features, typename Program = cuda::NoProgram>
-Results run_forward(const Problem& p, const Inputs& x) {
+template <typename Config, typename Features, typename Program = cuda::NoProgram,
+          typename... Arguments>
+Results run_forward(const Problem& p, const Inputs& x, const Arguments&... arguments) {
   DeviceForward<typename Config::T> device(p, x);
   const int heads = Features::kPacked ? p.H_kv : p.H, rows = p.T * p.H / heads;
   launch({.grid = {blocks_of(rows, Config::kRows) * heads * p.B},
           .block = {Config::kThreads},
           .shared_bytes = Config::kSharedBytes},
-         cuda::forward_kernel<Config, Features, Program>, device.params);
+         cuda::forward_kernel<Config, Features, Program, Arguments...>, device.params,
+         arguments...);
   return device.results();
 }
 
-template <int D, bool kTf32, bool kDropout, typename Program = cuda::NoProgram>
-Results run_forward_fp32(const Problem& p, const Inputs& x) {
+/// The same with keys split over blocks, heads packed.
+template <typename Config, typename Program = cuda::NoProgram, typename... Arguments>
+Results run_split(const Problem& p, const Inputs& x, int splits, const Arguments&... arguments) {
+  using T = typename Config::T;
+  DeviceForward<T> device(p, x);
+  const size_t rows = size_t(p.B) * p.H * p.T;
+  Buffer<float> partial_o(splits * rows * Config::kD), partial_lse(splits * rows);
+  device.params.splits = splits;
+  device.params.partial_o = partial_o.data();
+  device.params.partial_logsumexp = partial_lse.data();
+  launch(
+      {.grid = {blocks_of(p.T * (p.H / p.H_kv), Config::kRows) * p.H_kv * p.B,
+                static_cast<unsigned>(splits)},
+       .block = {Config::kThreads},
+       .shared_bytes = Config::kSharedBytes},
+      cuda::forward_kernel<Config, cuda::ForwardFeatures<false, true, true>, Program, Arguments...>,
+      device.params, arguments...);
+  launch({.grid = {blocks_of(static_cast<int>(rows), 4)}, .block = {128}},
+         cuda::combine_kernel<T, Config::kHeadSize>, device.params);
+  return device.results();
+}
+
+template <int D, bool kTf32, bool kDropout, typename Program = cuda::NoProgram,
+          typename... Arguments>
+Results run_forward_fp32(const Problem& p, const Inputs& x, const Arguments&... arguments) {
   DeviceForward<float> device(p, x);
   constexpr cuda::Shape32 kShape = cuda::forward_shape32(D);
   launch({.grid = {blocks_of(p.T, kShape.own) * p.H * p.B},
           .block = {cuda::kThreads32},
           .shared_bytes = cuda::forward_shared_bytes32(D, kShape)},
-         cuda::forward_fp32_kernel<cuda::Config32<D, kTf32>, kDropout, Program>, device.params);
+         cuda::forward_fp32_kernel<cuda::Config32<D, kTf32>, kDropout, Program, Arguments...>,
+         device.params, arguments...);
   return device.results();
 }
 
@@ -186,40 +213,44 @@ struct DeviceBackward {
   }
 };
 
-template <typename Config, bool kDropout, typename Program>
-void launch_backward_keys(const Problem& p, const cuda::BackwardParams& params) {
+template <typename Config, bool kDropout, typename Program, typename... Arguments>
+void launch_backward_keys(const Problem& p, const cuda::BackwardParams& params,
+                          const Arguments&... arguments) {
   launch({.grid = {blocks_of(p.S, Config::kKeys) * p.H_kv * params.head_parts * p.B},
           .block = {Config::kThreads},
           .shared_bytes = Config::kSharedBytes},
-         cuda::backward_keys_kernel<Config, kDropout, Program>, params);
+         cuda::backward_keys_kernel<Config, kDropout, Program, Arguments...>, params, arguments...);
 }
 
 /// dq, dk and dv by the 16-bit backward kernels, from the results of a forward pass.
-template <typename T, int D, cuda::Gpu gpu, bool kDropout, typename Program = cuda::NoProgram>
-Results run_backward(const Problem& p, const Inputs& x, const Results& forward,
-                     int head_parts = 1) {
+template <typename T, int D, cuda::Gpu gpu, bool kDropout, typename Program = cuda::NoProgram,
+          typename... Arguments>
+Results run_backward(const Problem& p, const Inputs& x, const Results& forward, int head_parts = 1,
+                     const Arguments&... arguments) {
   DeviceBackward<T> device(p, x, forward, head_parts);
   using Queries = cuda::BackwardQueriesConfig<T, D, cuda::backward_queries_shape(D, gpu, kDropout)>;
   launch({.grid = {blocks_of(p.T, Queries::kRows) * p.H * p.B},
           .block = {Queries::kThreads},
           .shared_bytes = Queries::kSharedBytes},
-         cuda::backward_queries_kernel<Queries, kDropout, Program>, device.params);
+         cuda::backward_queries_kernel<Queries, kDropout, Program, Arguments...>, device.params,
+         arguments...);
   constexpr cuda::Shape kShape = cuda::backward_keys_shape(D, gpu, kDropout);
   if constexpr (cuda::backward_keys_at_once(D)) {
     using Keys = cuda::BackwardKeysConfig<T, D, kShape, true, true>;
-    launch_backward_keys<Keys, kDropout, Program>(p, device.params);
+    launch_backward_keys<Keys, kDropout, Program>(p, device.params, arguments...);
   } else {
     using Keys = cuda::BackwardKeysConfig<T, D, kShape, true, false>;
     using Values = cuda::BackwardKeysConfig<T, D, kShape, false, true>;
-    launch_backward_keys<Keys, kDropout, Program>(p, device.params);
-    launch_backward_keys<Values, kDropout, Program>(p, device.params);
+    launch_backward_keys<Keys, kDropout, Program>(p, device.params, arguments...);
+    launch_backward_keys<Values, kDropout, Program>(p, device.params, arguments...);
   }
   return device.results();
 }
 
-template <int D, bool kTf32, bool kDropout, typename Program = cuda::NoProgram>
+template <int D, bool kTf32, bool kDropout, typename Program = cuda::NoProgram,
+          typename... Arguments>
 Results run_backward_fp32(const Problem& p, const Inputs& x, const Results& forward,
-                          int head_parts = 1) {
+                          int head_parts = 1, const Arguments&... arguments) {
   DeviceBackward<float> device(p, x, forward, head_parts);
   static constexpr cuda::Shape32 kShape = cuda::backward_shape32(D);
   using Config = cuda::Config32<D, kTf32>;
@@ -230,8 +261,10 @@ Results run_backward_fp32(const Problem& p, const Inputs& x, const Results& forw
   };
   const LaunchOptions queries = options(blocks_of(p.T, kShape.own) * p.H * p.B);
   const LaunchOptions keys = options(blocks_of(p.S, kShape.own) * p.H_kv * head_parts * p.B);
-  launch(queries, cuda::backward_fp32_kernel<Config, false, kDropout, Program>, device.params);
-  launch(keys, cuda::backward_fp32_kernel<Config, true, kDropout, Program>, device.params);
+  launch(queries, cuda::backward_fp32_kernel<Config, false, kDropout, Program, Arguments...>,
+         device.params, arguments...);
+  launch(keys, cuda::backward_fp32_kernel<Config, true, kDropout, Program, Arguments...>,
+         device.params, arguments...);
   return device.results();
 }
 

@@ -1,4 +1,4 @@
-// Kernels with a mask and score program plugged in, as flex will do, against fp64.
+// Kernels with a mask and score program plugged in, written by hand, against fp64.
 #include "tests/simt/flash_kernels.h"
 //
 #include <gtest/gtest.h>
@@ -9,6 +9,7 @@ namespace nanoflex::cuda {
 struct DocumentsWithSoftcap {
   static constexpr bool kHasMask = true, kHasScore = true;
   static constexpr float kCap = 3, kSlope = 0.0625f;
+  __device__ __forceinline__ BlockKinds blocks() const { return {}; }
   __device__ __forceinline__ bool mask(int, int, int q, int kv) const { return q / 24 == kv / 24; }
   __device__ __forceinline__ float capped(float s, int q, int kv) const {
     return tanhf((s + kSlope * (kv - q)) / kCap);
@@ -16,9 +17,11 @@ struct DocumentsWithSoftcap {
   __device__ __forceinline__ float score(float s, int, int, int q, int kv) const {
     return kCap * capped(s, q, kv);
   }
-  __device__ __forceinline__ float derivative(float s, int, int, int q, int kv) const {
+  __device__ __forceinline__ float score(float s, int, int, int q, int kv,
+                                         float& derivative) const {
     const float tanh = capped(s, q, kv);
-    return 1 - tanh * tanh;
+    derivative = 1 - tanh * tanh;
+    return kCap * tanh;
   }
 };
 
