@@ -61,7 +61,7 @@ class Forward {
       for (key = run.begin; key < run.end; key += kForwardKeys) {
         take_keys(key, smaller<int64_t>(kForwardKeys, run.end - key));
       }
-      key = larger(key, run.end);
+      key = run.end;
     }
     for (int i = 0; i < panels_; ++i) close(i);
   }
