@@ -22,6 +22,7 @@ struct Panel {
   uint32_t row[kWidth], head[kWidth];  // t and b * H + h
   int64_t any_begin, any_end;          // keys that some query sees
   int64_t all_begin, all_end;          // keys that every query sees
+  bool fresh;                          // has met no keys: its output holds nothing yet
 };
 
 template <typename Math, typename Input>
@@ -88,8 +89,7 @@ class Forward {
     panel.any_begin = unit_.key_end, panel.any_end = unit_.key_begin;
     panel.all_begin = unit_.key_begin, panel.all_end = unit_.key_end;
     Element* queries = queries_ + index * kWidth * steps_;
-    float* output = output_ + index * kWidth * p_.D;
-    for (int64_t i = 0; i < kWidth * p_.D; ++i) output[i] = 0;
+    panel.fresh = true;
     const Input* rows[kWidth];
     auto [h, t] = place(index * kWidth);
     for (int lane = 0; lane < kWidth; ++lane) {
@@ -155,7 +155,8 @@ class Forward {
       const auto* weights = reinterpret_cast<const Element*>(weights_);
       multiply<Math>(static_cast<int>(p_.D), kWidth, (rows + Math::kPair - 1) / Math::kPair,
                      {values.data + begin / Math::kPair * values.step, values.row, values.step},
-                     weights, kWidth, output_ + i * kWidth * p_.D, kWidth, true);
+                     weights, kWidth, output_ + i * kWidth * p_.D, kWidth, !panel.fresh);
+      panel.fresh = false;
     }
   }
 
@@ -220,7 +221,7 @@ class Forward {
       const F sum = exponentiate(rows, n, c, shift);
       V::store(panel.maximum + n, now);
       V::store(panel.sum + n, V::load(panel.sum + n) * rescale + sum);
-      if (V::any(rescale != 1.0f)) {
+      if (!panel.fresh && V::any(rescale != 1.0f)) {
         float* output = output_ + index * kWidth * p_.D + n;
         for (int64_t d = 0; d < p_.D; ++d) {
           V::store(output + d * kWidth, V::load(output + d * kWidth) * rescale);
@@ -277,7 +278,8 @@ class Forward {
 
   void close(int index) {
     const Panel& panel = panel_[index];
-    const float* output = output_ + index * kWidth * p_.D;
+    float* output = output_ + index * kWidth * p_.D;
+    for (int64_t i = 0; panel.fresh && i < kWidth * p_.D; ++i) output[i] = 0;
     const int lanes = static_cast<int>(smaller<int64_t>(kWidth, unit_.columns - index * kWidth));
     if (unit_.partial) {
       for (int lane = 0; lane < lanes; ++lane) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <iomanip>
 #include <sstream>
+#include <stdexcept>
 #include <unordered_set>
 
 #include "attention/flex/bounds.h"
@@ -143,8 +144,12 @@ std::string why_no_tile_code(const TileCodeOptions& options) {
   if (options.score.defined()) {
     const Expression score = simplify(options.score);
     trees.push_back(score);
-    trees.push_back(derivative(score));
-    for (const CapturedRead& read : captured_reads(score)) trees.push_back(read.derivative);
+    try {
+      trees.push_back(derivative(score));
+      for (const CapturedRead& read : captured_reads(score)) trees.push_back(read.derivative);
+    } catch (const std::invalid_argument& problem) {  // larger than an expression may be
+      return std::string("the score's derivative: ") + problem.what();
+    }
   }
   for (const Expression& tree : trees) {
     if (tree.node().size > kMostNodes) {
