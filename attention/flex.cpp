@@ -3,21 +3,10 @@
 #include "attention/backends.h"
 #include "attention/flex/band.h"
 #include "attention/flex/simplify.h"
-#include "attention/flex/tile_code.h"
 #include "attention/fused.h"
 
 namespace nanoflex {
 namespace {
-
-flex::TileCodeOptions code_options(const at::Tensor& q, const at::Tensor& k,
-                                   const FusedOptions& options) {
-  return {.mask = options.mask,
-          .score = options.score,
-          .B = q.size(0),
-          .H = q.size(1),
-          .T = q.size(2),
-          .S = k.size(2)};
-}
 
 FusedOptions without_blocks(const at::Tensor& q, const Spec& spec) {
   const flex::BandAndRest mask = flex::split_band(flex::simplify(spec.mask));
@@ -42,7 +31,7 @@ std::string why_unsupported(const at::Tensor& q, const at::Tensor& k, const at::
       return "mask '" + flex::to_text(spec.mask) + "' hides the query's own position";
     }
   }
-  return flex::why_no_tile_code(code_options(q, k, options));
+  return flex::why_no_tile_code(tile_code_options(q, k, options));
 }
 
 Attention forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const Spec& spec) {
