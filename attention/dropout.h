@@ -4,6 +4,8 @@
 
 #include <cstdint>
 
+#include "attention/flex/evaluate.h"
+
 namespace nanoflex {
 
 /// Attention dropout: each weight is dropped with `probability`, in [0, 1), and the others are
@@ -15,8 +17,9 @@ struct Dropout {
   uint64_t seed = 0;
 };
 
-/// [B, H, T, S] fp32 on the device: 0 for dropped weights, 1 / (1 - probability) for kept ones.
-at::Tensor dropout_factors(const Dropout& dropout, int64_t B, int64_t H, int64_t T, int64_t S,
-                           at::Device device);
+/// Of some query rows, [B, H, rows, S], fp32 on the device: 0 for dropped weights, 1 / (1 -
+/// probability) for kept ones.
+at::Tensor dropout_factors(const Dropout& dropout, int64_t B, int64_t H, flex::Range rows,
+                           int64_t S, at::Device device);
 
 }  // namespace nanoflex

@@ -4,21 +4,10 @@
 #include "attention/flex/band.h"
 #include "attention/flex/cuda_source.h"
 #include "attention/flex/simplify.h"
-#include "attention/flex/tile_code.h"
 #include "attention/fused.h"
 
 namespace nanoflex {
 namespace {
-
-flex::TileCodeOptions code_options(const at::Tensor& q, const at::Tensor& k,
-                                   const FusedOptions& options) {
-  return {.mask = options.mask,
-          .score = options.score,
-          .B = q.size(0),
-          .H = q.size(1),
-          .T = q.size(2),
-          .S = k.size(2)};
-}
 
 FusedOptions without_blocks(const at::Tensor& q, const Spec& spec) {
   const flex::BandAndRest mask = flex::split_band(flex::simplify(spec.mask));
@@ -38,13 +27,8 @@ std::string why_unsupported(const at::Tensor& q, const at::Tensor& k, const at::
   if (!q.is_cpu()) {
     const std::string cuda = flex::why_no_cuda_source(options.mask, options.score, q.device());
     if (!cuda.empty()) return cuda;
-    const bool captured =
-        options.score.defined() && !flex::differentiable_tensors(options.score).empty();
-    if (captured && options.dropout.probability > 0) {
-      return "gradients of captured tensors under dropout are not there on CUDA yet";
-    }
   }
-  return flex::why_no_tile_code(code_options(q, k, options));
+  return flex::why_no_tile_code(tile_code_options(q, k, options));
 }
 
 Attention forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const Spec& spec) {

@@ -9,7 +9,6 @@
 #include "attention/cpu/dispatch.h"
 #include "attention/cpu/fused_cpu.h"
 #include "attention/cuda/flash_cuda.h"
-#include "attention/flex/tile_code.h"
 
 namespace nanoflex {
 namespace {
@@ -94,6 +93,16 @@ struct FusedForward : torch::autograd::Function<FusedForward> {
 };
 
 }  // namespace
+
+flex::TileCodeOptions tile_code_options(const at::Tensor& q, const at::Tensor& k,
+                                        const FusedOptions& options) {
+  return {.mask = options.mask,
+          .score = options.score,
+          .B = q.size(0),
+          .H = q.size(1),
+          .T = q.size(2),
+          .S = k.size(2)};
+}
 
 Attention attend_fused(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                        const FusedOptions& options, const std::string& backend) {

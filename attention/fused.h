@@ -10,6 +10,7 @@
 
 #include "attention/attention.h"
 #include "attention/flex/block_mask.h"
+#include "attention/flex/tile_code.h"
 
 namespace nanoflex {
 
@@ -40,6 +41,10 @@ struct FusedGradients {
 /// The spec as the kernels take it: what of its mask is a band, and blocks of the rest. Throws
 /// std::invalid_argument as flex::make_block_mask does.
 FusedOptions fused_options(const at::Tensor& q, const at::Tensor& k, const Spec& spec);
+
+/// What the CPU's tile code is made for.
+flex::TileCodeOptions tile_code_options(const at::Tensor& q, const at::Tensor& k,
+                                        const FusedOptions& options);
 
 /// Attention by the fused kernels of q's device, differentiable once in q, k, v and in the score's
 /// captured tensors. `backend` is named where a second derivative is refused. REQUIRES: shapes as

@@ -57,7 +57,7 @@ Attention attend_plainly(const at::Tensor& q, const at::Tensor& k, const at::Ten
   const at::Tensor scores = mask_and_change(products.to(statistics) * scale_of(q, spec), spec);
   at::Tensor weights = at::_safe_softmax(scores, -1);
   if (spec.dropout.probability > 0) {
-    weights = weights * dropout_factors(spec.dropout, B, H, T, S, q.device());
+    weights = weights * dropout_factors(spec.dropout, B, H, {0, T}, S, q.device());
   }
   weights = weights.to(v.scalar_type());
 

@@ -31,16 +31,6 @@ at::Tensor with_dense_heads(const at::Tensor& x) {
 
 Rows rows_of(const at::Tensor& x) { return {x.data_ptr(), x.stride(0), x.stride(1), x.stride(2)}; }
 
-flex::TileCodeOptions code_options(const at::Tensor& q, const at::Tensor& k,
-                                   const FusedOptions& options) {
-  return {.mask = options.mask,
-          .score = options.score,
-          .B = q.size(0),
-          .H = q.size(1),
-          .T = q.size(2),
-          .S = k.size(2)};
-}
-
 Blocks blocks_of(const FusedOptions& options) {
   if (!options.blocks) return {};
   const flex::BlockMask& mask = *options.blocks;
@@ -279,7 +269,7 @@ FusedResult forward(const at::Tensor& q_any, const at::Tensor& k_any, const at::
   const at::Tensor q = with_dense_heads(q_any), k = with_dense_heads(k_any),
                    v = with_dense_heads(v_any);
   const Kernels& kernels = of_dtype(set, q);
-  const flex::TileCode code(code_options(q, k, options), flex::TileCode::Pass::kForward);
+  const flex::TileCode code(tile_code_options(q, k, options), flex::TileCode::Pass::kForward);
   Problem p = make_problem(q, k, v, options, code);
   const FusedResult result = {with_dense_heads(at::empty_like(q)),
                               at::empty({p.B, p.H, p.T}, at::kFloat),
@@ -308,7 +298,7 @@ FusedGradients backward(const at::Tensor& q_any, const at::Tensor& k_any, const 
   const at::Tensor q = with_dense_heads(q_any), k = with_dense_heads(k_any),
                    v = with_dense_heads(v_any), d_output = with_dense_heads(d_output_any);
   const Kernels& kernels = of_dtype(set, q);
-  const flex::TileCode code(code_options(q, k, options), flex::TileCode::Pass::kBackward);
+  const flex::TileCode code(tile_code_options(q, k, options), flex::TileCode::Pass::kBackward);
   Problem p = make_problem(q, k, v, options, code);
   p.o = rows_of(result.output), p.d_o = rows_of(d_output);
   p.denominator = result.denominator.mutable_data_ptr<float>();

@@ -71,7 +71,6 @@ struct Instruction {
 struct CodeSpan {
   const Instruction* begin = nullptr;
   const Instruction* end = nullptr;
-  bool empty() const { return begin == end; }
 };
 
 /// A read of a captured tensor to which gradients flow.

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <limits>
 
+#include "attention/dropout.h"
 #include "attention/flex/derivative.h"
 #include "attention/flex/evaluate.h"
 #include "attention/flex/tile_code.h"
@@ -36,11 +37,19 @@ class Strip {
     at::Tensor delta = (d_o.to(at::kFloat) * of_rows(result.output).to(at::kFloat)).sum(-1, true);
     if (d_logsumexp.defined()) delta = delta - of_rows(d_logsumexp).unsqueeze(-1);
     const at::Tensor weight = weights(result);
-    const at::Tensor d_score = weight * (products(d_o, v) - delta);
+    const at::Tensor d_score = weight * (d_weight(d_o, v) - delta);
     return d_score.masked_fill_(weight == 0, 0);
   }
 
  private:
+  // d(loss)/d(weight), through dropout where there is some.
+  at::Tensor d_weight(const at::Tensor& d_o, const at::Tensor& v) const {
+    const at::Tensor d_kept = products(d_o, v);
+    if (options_.dropout.probability == 0) return d_kept;
+    return d_kept * dropout_factors(options_.dropout, evaluation.B, evaluation.H, rows_,
+                                    evaluation.S, q_.device());
+  }
+
   at::Tensor of_rows(const at::Tensor& x) const { return x.slice(2, rows_.begin, rows_.end); }
 
   // a b^T; the query heads of a key head are rows of one product.

@@ -38,6 +38,7 @@ void expect_gradients(const Problem& p, const Spec& spec, FusedOptions options,
       {wide(p.d_output), wide(p.d_logsumexp).masked_fill(blind, 0)}, c10::nullopt, false, true);
   options.scale = scale_of(p.q, spec);
   options.score = spec.score;
+  options.dropout = spec.dropout;
   const FusedResult result = {truth.output.detach().to(at::kFloat),
                               truth.logsumexp.detach().to(at::kFloat)};
   const auto found =
@@ -64,6 +65,19 @@ TEST(CapturedGradients, OfSlopesBiasesAndGates) {
   const auto mask = trace_mask([](auto, auto, auto q, auto kv) { return (q + kv) % 3 != 0; });
   expect_gradients(p, {.mask = flex::causal() & mask, .score = score, .need_logsumexp = true},
                    {.right = 0, .mask = mask}, flex::differentiable_tensors(score));
+}
+
+TEST(CapturedGradients, UnderDropout) {
+  const Problem p = random_problem(24, 40);
+  const at::Tensor slope = leaf({4});
+  const Captured slopes("slopes", slope);
+  const auto score = trace_score([&](auto s, auto, auto h, auto, auto) { return s * slopes[h]; });
+  expect_gradients(p,
+                   {.mask = flex::causal(),
+                    .score = score,
+                    .dropout = {.probability = 0.3, .seed = 5},
+                    .need_logsumexp = true},
+                   {.right = 0}, {slope});
 }
 
 // Rows that see nothing, and more queries than keys.

@@ -219,13 +219,20 @@ INSTANTIATE_TEST_SUITE_P(Types, FusedCpu, testing::Values(at::kFloat, at::kBFloa
 
 TEST(Dropout, KeepsTheShareThatWasAsked) {
   const at::Tensor factors =
-      dropout_factors({.probability = 0.25, .seed = 7}, 2, 3, 50, 60, at::kCPU);
+      dropout_factors({.probability = 0.25, .seed = 7}, 2, 3, {0, 50}, 60, at::kCPU);
   EXPECT_NEAR((factors == 0).to(at::kDouble).mean().item<double>(), 0.25, 0.01);
   EXPECT_NEAR(factors.mean().item<double>(), 1, 0.02);
   const at::Tensor other =
-      dropout_factors({.probability = 0.25, .seed = 8}, 2, 3, 50, 60, at::kCPU);
+      dropout_factors({.probability = 0.25, .seed = 8}, 2, 3, {0, 50}, 60, at::kCPU);
   EXPECT_FALSE(factors.equal(other));
   EXPECT_FALSE(factors[0].equal(factors[1]));
+}
+
+TEST(Dropout, OfSomeRowsIsThatOfAll) {
+  const Dropout dropout = {.probability = 0.25, .seed = 7};
+  const at::Tensor all = dropout_factors(dropout, 2, 3, {0, 50}, 60, at::kCPU);
+  const at::Tensor some = dropout_factors(dropout, 2, 3, {17, 30}, 60, at::kCPU);
+  EXPECT_TRUE(some.equal(all.slice(2, 17, 30)));
 }
 
 TEST(Kernels, AreNamedAndRefusedByName) {
