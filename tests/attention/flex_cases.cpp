@@ -39,9 +39,6 @@ const std::vector<FlexSizes>& flex_sizes() {
   return sizes;
 }
 
-std::vector<at::Tensor> tensors = {};
-};
-
 std::vector<NamedFlex> flex_expressions() {
   return {
       {"documents",
