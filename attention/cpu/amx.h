@@ -83,11 +83,23 @@ struct AmxMath {
   static constexpr int kLanes = 16, kVectors = 2;
   static constexpr int kPair = 2;
   using Session = typename Tiles::Session;
-  static constexpr int kSteps = 128;    // of a product, at most: head_dim 256, or 96 keys
-  static constexpr int kColumns = 256;  // of a product, at most: head_dim
+  static constexpr int kSteps = 128;    // of a part of a product
+  static constexpr int kColumns = 256;  // of a part of a product
 
   static void multiply(int M, int N, int K, Operand<Element> a, const Element* b, ptrdiff_t b_step,
                        float* c, ptrdiff_t c_row, bool accumulate) {
+    for (int n = 0; n < N; n += kColumns) {
+      for (int k = 0; k < K; k += kSteps) {
+        multiply_part(M, smaller(kColumns, N - n), smaller(kSteps, K - k),
+                      {a.data + k * a.step, a.row, a.step}, b + k * b_step + n, b_step, c + n,
+                      c_row, accumulate || k > 0);
+      }
+    }
+  }
+
+ private:
+  static void multiply_part(int M, int N, int K, Operand<Element> a, const Element* b,
+                            ptrdiff_t b_step, float* c, ptrdiff_t c_row, bool accumulate) {
     alignas(64) Element a_copy[32 * kSteps], b_copy[16 * kColumns];
     const int whole = K / 16 * 16;
     if (whole < K) copy_tail(b + whole * b_step, b_step, K - whole, N, b_copy);
@@ -110,7 +122,6 @@ struct AmxMath {
     }
   }
 
- private:
   struct Block {
     Operand<Element> left;
     const Element* right;

@@ -3,8 +3,7 @@
 namespace nanoflex::cpu {
 
 KernelSet avx2_kernels() {
-  using Math = Float32Math<8, 6, 2>;
-  return {"avx2", kernels_of<Math, float>(), kernels_of<Math, uint16_t>()};
+  return {"avx2", kernels_of<Avx2Math, float>(), kernels_of<Avx2Math, uint16_t>()};
 }
 
 }  // namespace nanoflex::cpu

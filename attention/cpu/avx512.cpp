@@ -3,8 +3,7 @@
 namespace nanoflex::cpu {
 
 KernelSet avx512_kernels() {
-  using Math = Float32Math<16, 12, 2>;
-  return {"avx512", kernels_of<Math, float>(), kernels_of<Math, uint16_t>()};
+  return {"avx512", kernels_of<Avx512Math, float>(), kernels_of<Avx512Math, uint16_t>()};
 }
 
 }  // namespace nanoflex::cpu

@@ -77,6 +77,13 @@ const KernelSet& chosen_kernels() {
   return chosen;
 }
 
+bool can_run(const std::string& name) {
+  const auto& all = candidates();
+  return std::any_of(all.begin(), all.end(), [&](const Candidate& candidate) {
+    return candidate.name == name && candidate.can_run();
+  });
+}
+
 std::vector<KernelSet> all_kernels() {
   std::vector<KernelSet> all;
   for (const Candidate& candidate : candidates()) {

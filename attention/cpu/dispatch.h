@@ -14,6 +14,9 @@ KernelSet kernels_named(const std::string& name);
 /// kernels_named() what the environment variable NANOFLEX_CPU says, looked up once.
 const KernelSet& chosen_kernels();
 
+/// Whether this CPU can run the set of that name.
+bool can_run(const std::string& name);
+
 /// Every set on any machine, for tests: those that this CPU cannot run are emulated.
 std::vector<KernelSet> all_kernels();
 

@@ -5,17 +5,16 @@
 namespace nanoflex::cpu {
 
 KernelSet emulated_avx512_kernels() {
-  using Math = Float32Math<16, 12, 2>;
-  return {"avx512, emulated", kernels_of<Math, float>(), kernels_of<Math, uint16_t>()};
+  return {"avx512, emulated", kernels_of<Avx512Math, float>(), kernels_of<Avx512Math, uint16_t>()};
 }
 
 KernelSet emulated_avx512_bf16_kernels() {
-  return {"avx512_bf16, emulated", kernels_of<Float32Math<16, 12, 2>, float>(),
+  return {"avx512_bf16, emulated", kernels_of<Avx512Math, float>(),
           kernels_of<BFloat16Math<PlainDot>, uint16_t>()};
 }
 
 KernelSet emulated_amx_kernels() {
-  return {"amx, emulated", kernels_of<Float32Math<16, 12, 2>, float>(),
+  return {"amx, emulated", kernels_of<Avx512Math, float>(),
           kernels_of<AmxMath<PlainTiles>, uint16_t>()};
 }
 

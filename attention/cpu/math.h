@@ -18,6 +18,10 @@ struct Float32Math {
   static F dot(F sum, F a, F b) { return sum + a * b; }
 };
 
+using PortableMath = Float32Math<4, 6, 2>;
+using Avx2Math = Float32Math<8, 6, 2>;
+using Avx512Math = Float32Math<16, 12, 2>;
+
 /// Pairs of bfloat16 with fp32 sums, on 16 lanes. `Dot` is the instruction, or PlainDot.
 template <typename Dot>
 struct BFloat16Math {

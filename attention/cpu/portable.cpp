@@ -3,8 +3,7 @@
 namespace nanoflex::cpu {
 
 KernelSet portable_kernels() {
-  using Math = Float32Math<4, 6, 2>;
-  return {"portable", kernels_of<Math, float>(), kernels_of<Math, uint16_t>()};
+  return {"portable", kernels_of<PortableMath, float>(), kernels_of<PortableMath, uint16_t>()};
 }
 
 }  // namespace nanoflex::cpu
