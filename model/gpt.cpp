@@ -6,8 +6,6 @@
 #include <cmath>
 #include <stdexcept>
 
-#include "model/head.h"
-
 namespace nanoflex {
 namespace {
 
@@ -135,8 +133,8 @@ at::Tensor Gpt::logits(const at::Tensor& tokens, const AttentionChoice& attentio
 }
 
 at::Tensor Gpt::loss(const at::Tensor& tokens, const at::Tensor& targets,
-                     const AttentionChoice& attention, int64_t count) const {
-  return head_loss(hidden(tokens, attention).flatten(0, 1), head_, targets.flatten(), count);
+                     const AttentionChoice& attention, const HeadLossOptions& head) const {
+  return head_loss(hidden(tokens, attention).flatten(0, 1), head_, targets.flatten(), head);
 }
 
 at::Tensor Gpt::token_losses(const at::Tensor& tokens, const at::Tensor& targets,

@@ -7,6 +7,7 @@
 
 #include "attention/attention.h"
 #include "model/cache.h"
+#include "model/head.h"
 #include "model/layers.h"
 
 namespace nanoflex {
@@ -67,9 +68,9 @@ class Gpt {
                     KeyValueCache* cache = nullptr) const;
 
   /// Mean cross-entropy in nats, fp32 scalar: the sum over targets that are not -1, divided by
-  /// `count` (so that micro-batches of one step add up). tokens, targets: [B, T] int64.
+  /// head.count (so that micro-batches of one step add up). tokens, targets: [B, T] int64.
   at::Tensor loss(const at::Tensor& tokens, const at::Tensor& targets,
-                  const AttentionChoice& attention, int64_t count) const;
+                  const AttentionChoice& attention, const HeadLossOptions& head) const;
 
   /// Cross-entropy of each token in nats, [B, T] fp32, 0 where the target is -1; not
   /// differentiable.

@@ -1,8 +1,12 @@
 #include "model/head.h"
 
+#include <ATen/record_function.h>
 #include <torch/autograd.h>
 
 #include <algorithm>
+#include <stdexcept>
+
+#include "model/head_cpu.h"
 
 namespace nanoflex {
 namespace {
@@ -17,8 +21,14 @@ at::ScalarType accumulation_type(const at::Tensor& x) {
   return x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
 }
 
-int64_t chunk_rows(const at::Tensor& weight) {
-  return std::max<int64_t>(1, kChunkElements / weight.size(0));
+bool has_cpu_kernels(const at::Tensor& x) {
+  return x.is_cpu() && (x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16);
+}
+
+HeadResult by_kernels(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& targets,
+                      const HeadOptions& options) {
+  return head_cpu(x.contiguous(), weight.to(x.scalar_type()).contiguous(), targets.contiguous(),
+                  options, cpu::chosen_head_kernels());
 }
 
 // tanh(x weight^T / softcap), [rows, V]: the logits without their factor `softcap`.
@@ -26,63 +36,101 @@ at::Tensor capped(const at::Tensor& x, const at::Tensor& weight) {
   return at::mm(x, weight.t()).to(accumulation_type(x)).div_(kLogitSoftcap).tanh_();
 }
 
-struct ChunkLoss {
-  at::Tensor losses;     // [rows]
-  at::Tensor logsumexp;  // [rows, 1]
-  at::Tensor valid;      // [rows, 1], whether the target counts
-  at::Tensor target;     // [rows, 1], 0 where it does not
+// The same in plain tensors, a chunk of rows after the other: for fp64, and for a GPU.
+class PlainHead {
+ public:
+  PlainHead(const at::Tensor& x, const at::Tensor& weight, const HeadOptions& options)
+      : x_(x), weight_(weight.to(x.scalar_type())), options_(options) {
+    if (!options.gradients) return;
+    result_.dx = at::empty_like(x);
+    result_.dweight = at::zeros_like(weight);
+  }
+
+  HeadResult run(const at::Tensor& targets) {
+    const int64_t step = std::max<int64_t>(1, kChunkElements / weight_.size(0));
+    std::vector<at::Tensor> losses;
+    for (int64_t row = 0; row < x_.size(0); row += step) {
+      const int64_t rows = std::min(step, x_.size(0) - row);
+      losses.push_back(take_rows(row, rows, targets.narrow(0, row, rows)));
+    }
+    result_.losses = at::cat(losses);
+    return result_;
+  }
+
+ private:
+  at::Tensor take_rows(int64_t row, int64_t rows, const at::Tensor& targets) {
+    const at::Tensor x = x_.narrow(0, row, rows);
+    const at::Tensor tanh = capped(x, weight_);
+    const at::Tensor logits = tanh * kLogitSoftcap;
+    const at::Tensor valid = (targets != kIgnored).unsqueeze(1);
+    const at::Tensor target = targets.unsqueeze(1).clamp_min(0);
+    const at::Tensor logsumexp = at::logsumexp(logits, 1, /*keepdim=*/true);
+    const at::Tensor losses =
+        logsumexp - logits.gather(1, target) + options_.z_loss * logsumexp.square();
+    if (options_.gradients) {
+      // Softmax minus one-hot, through the soft cap.
+      at::Tensor slope = (logits - logsumexp).exp_().mul_(1 + 2 * options_.z_loss * logsumexp);
+      slope.scatter_add_(1, target, at::full_like(logsumexp, -1));
+      slope.mul_(1 - tanh.square()).mul_(valid.to(slope.scalar_type()) * options_.factor);
+      add_gradients(row, x, slope.to(x.scalar_type()));
+    }
+    return losses.masked_fill(~valid, 0).squeeze(1);
+  }
+
+  void add_gradients(int64_t row, const at::Tensor& x, const at::Tensor& slope) {
+    at::Tensor dx = result_.dx.narrow(0, row, x.size(0));
+    at::mm_out(dx, slope, weight_);
+    if (x.scalar_type() == result_.dweight.scalar_type()) {
+      result_.dweight.addmm_(slope.t(), x);
+    } else {
+      result_.dweight.add_(at::mm(slope.t(), x));
+    }
+  }
+
+  const at::Tensor x_, weight_;
+  const HeadOptions options_;
+  HeadResult result_;
 };
 
-ChunkLoss chunk_loss(const at::Tensor& logits, const at::Tensor& targets) {
-  const at::Tensor valid = (targets != kIgnored).unsqueeze(1);
-  const at::Tensor target = targets.unsqueeze(1).clamp_min(0);
-  const at::Tensor logsumexp = at::logsumexp(logits, 1, /*keepdim=*/true);
-  const at::Tensor losses = (logsumexp - logits.gather(1, target)).masked_fill_(~valid, 0);
-  return {losses.squeeze(1), logsumexp, valid, target};
+HeadResult run_head(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& targets,
+                    const HeadOptions& options) {
+  if (has_cpu_kernels(x)) return by_kernels(x, weight, targets, options);
+  return PlainHead(x, weight, options).run(targets);
 }
 
-// d loss / d (x weight^T), written over `tanh`: softmax minus one-hot, through the soft cap.
-at::Tensor chunk_gradient(at::Tensor tanh, at::Tensor logits, const ChunkLoss& loss,
-                          int64_t count) {
-  at::Tensor gradient = logits.sub_(loss.logsumexp).exp_();
-  gradient.scatter_add_(1, loss.target, at::full_like(loss.logsumexp, -1));
-  gradient.mul_(tanh.square_().neg_().add_(1));
-  return gradient.mul_(loss.valid.to(gradient.scalar_type()).div_(static_cast<double>(count)));
+// A tensor that forward() left for backward(), which hands it on: no copy of a gradient is made.
+at::Tensor take(AutogradContext* context, const std::string& name) {
+  const auto found = context->saved_data.find(name);
+  if (found == context->saved_data.end()) {
+    throw std::invalid_argument("[model] head_loss can be differentiated once only");
+  }
+  at::Tensor tensor = found->second.toTensor();
+  context->saved_data.erase(name);
+  return tensor;
 }
 
 struct HeadLoss : torch::autograd::Function<HeadLoss> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& weight,
-                            const at::Tensor& targets, int64_t count) {
-    const at::Tensor typed_weight = weight.to(x.scalar_type());
-    const bool wanted = x.requires_grad() || weight.requires_grad();
-    at::Tensor total = at::zeros({}, x.options().dtype(accumulation_type(x)));
-    at::Tensor dx = wanted ? at::empty_like(x) : at::Tensor();
-    at::Tensor dweight = wanted ? at::zeros_like(weight) : at::Tensor();
-    for (int64_t begin = 0; begin < x.size(0); begin += chunk_rows(weight)) {
-      const int64_t rows = std::min(chunk_rows(weight), x.size(0) - begin);
-      const at::Tensor chunk = x.narrow(0, begin, rows);
-      const at::Tensor tanh = capped(chunk, typed_weight);
-      const at::Tensor logits = tanh * kLogitSoftcap;
-      const ChunkLoss loss = chunk_loss(logits, targets.narrow(0, begin, rows));
-      total += loss.losses.sum();
-      if (!wanted) continue;
-      const at::Tensor gradient = chunk_gradient(tanh, logits, loss, count).to(x.scalar_type());
-      at::Tensor dx_rows = dx.narrow(0, begin, rows);
-      at::mm_out(dx_rows, gradient, typed_weight);
-      if (x.scalar_type() == weight.scalar_type()) {
-        dweight.addmm_(gradient.t(), chunk);
-      } else {
-        dweight.add_(at::mm(gradient.t(), chunk));
-      }
-    }
-    context->save_for_backward({dx, dweight});
-    return total / static_cast<double>(count);
+                            const at::Tensor& targets, const HeadLossOptions& options,
+                            bool gradients) {
+    const auto count = static_cast<double>(options.count);
+    const HeadResult result = run_head(x, weight, targets,
+                                       {.softcap = kLogitSoftcap,
+                                        .factor = 1 / count,
+                                        .z_loss = options.z_loss,
+                                        .gradients = gradients});
+    context->saved_data["dx"] = result.dx;
+    context->saved_data["dweight"] = result.dweight;
+    return result.losses.sum() / count;
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& gradients) {
-    const variable_list saved = context->get_saved_variables();
+    at::Tensor dx = take(context, "dx"), dweight = take(context, "dweight");
     const at::Tensor& upstream = gradients[0];
-    return {saved[0] * upstream.to(saved[0].scalar_type()), saved[1] * upstream, {}, {}};
+    // On a GPU, asking would wait for it.
+    const bool is_one = upstream.is_cpu() && upstream.item<double>() == 1;
+    if (!is_one) dx.mul_(upstream), dweight.mul_(upstream);
+    return {dx, dweight, {}, {}, {}};
   }
 };
 
@@ -95,26 +143,27 @@ at::Tensor head_logits(const at::Tensor& x, const at::Tensor& weight) {
 at::Tensor head_token_losses(const at::Tensor& x, const at::Tensor& weight,
                              const at::Tensor& targets) {
   const at::NoGradGuard no_grad;
-  std::vector<at::Tensor> losses;
-  for (int64_t begin = 0; begin < x.size(0); begin += chunk_rows(weight)) {
-    const int64_t rows = std::min(chunk_rows(weight), x.size(0) - begin);
-    const at::Tensor logits = head_logits(x.narrow(0, begin, rows), weight);
-    losses.push_back(chunk_loss(logits, targets.narrow(0, begin, rows)).losses);
-  }
-  return at::cat(losses);
+  RECORD_USER_SCOPE(kHeadScope);
+  return run_head(x, weight, targets, {.softcap = kLogitSoftcap, .gradients = false}).losses;
 }
 
 at::Tensor head_loss(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& targets,
-                     int64_t count) {
-  return HeadLoss::apply(x, weight, targets, count);
+                     const HeadLossOptions& options) {
+  RECORD_USER_SCOPE(kHeadScope);
+  const bool gradients =
+      at::GradMode::is_enabled() && (x.requires_grad() || weight.requires_grad());
+  return HeadLoss::apply(x, weight, targets, options, gradients);
 }
 
 at::Tensor head_loss_reference(const at::Tensor& x, const at::Tensor& weight,
-                               const at::Tensor& targets, int64_t count) {
-  const at::Tensor logits = at::mm(x, weight.to(x.scalar_type()).t()).to(accumulation_type(x));
-  const at::Tensor losses = at::cross_entropy_loss(kLogitSoftcap * (logits / kLogitSoftcap).tanh(),
-                                                   targets, {}, at::Reduction::Sum, kIgnored);
-  return losses / static_cast<double>(count);
+                               const at::Tensor& targets, const HeadLossOptions& options) {
+  const at::Tensor z = at::mm(x, weight.to(x.scalar_type()).t()).to(accumulation_type(x));
+  const at::Tensor logits = kLogitSoftcap * (z / kLogitSoftcap).tanh();
+  const at::Tensor losses =
+      at::cross_entropy_loss(logits, targets, {}, at::Reduction::Sum, kIgnored);
+  const at::Tensor squares = at::logsumexp(logits, 1).square();
+  const at::Tensor z_losses = squares.masked_fill(targets == kIgnored, 0).sum() * options.z_loss;
+  return (losses + z_losses) / static_cast<double>(options.count);
 }
 
 }  // namespace nanoflex

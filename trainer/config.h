@@ -32,7 +32,7 @@ struct Config {
   double learning_rate = 6e-4;
   std::optional<double> matrix_lr, embedding_lr, unembedding_lr;
   int64_t lr_warmup_steps = 0, lr_warmdown_steps = 0;
-  double grad_clip = 0;
+  double grad_clip = 0, z_loss = 0;
   // budget
   std::optional<double> target_flops = 2e12;
   std::optional<int64_t> max_steps;

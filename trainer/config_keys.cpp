@@ -76,6 +76,8 @@ const std::vector<Key>& config_keys() {
       {"training", "lr_warmdown_steps", &Config::lr_warmdown_steps,
        "last steps, over which the rates fall to 0", 0, kMaxCount},
       {"training", "grad_clip", &Config::grad_clip, "largest gradient norm; 0: any", 0, 1e30},
+      {"training", "z_loss", &Config::z_loss,
+       "of the squared logsumexp, added to each loss, such as 1e-4; 0: none", 0, 0.03},
       {"budget", "target_flops", &Config::target_flops, "FLOPs to spend", 1, 1e30},
       {"budget", "max_steps", &Config::max_steps, "steps to take", 1, kMaxCount},
       {"budget", "max_seconds", &Config::max_seconds, "seconds to train", 0, 1e9},

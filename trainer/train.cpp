@@ -20,6 +20,7 @@
 #include "trainer/optimizers.h"
 #include "trainer/progress.h"
 #include "trainer/run_folder.h"
+#include "trainer/step.h"
 #include "trainer/summary.h"
 
 namespace nanoflex {
@@ -71,22 +72,6 @@ Gpt make_model(const Config& config, AttentionSetup& attention, at::Device devic
   attention.read_from(model);
   if (!config.init_from.empty()) load_weights(model, config.init_from);
   return model;
-}
-
-// Forward and backward over the batch in micro-batches; gradients add up to the whole batch's mean.
-double accumulate_gradients(const Gpt& model, const AttentionSetup& attention,
-                            const data::Batch& batch, int64_t rows, at::Device device) {
-  const at::Tensor starts = batch.document_starts.to(device), tokens = batch.tokens.to(device);
-  const at::Tensor targets = batch.targets.to(device);
-  const int64_t count = std::max<int64_t>(1, (batch.targets != -1).sum().item<int64_t>());
-  at::Tensor total = at::zeros({}, at::TensorOptions().device(device));
-  for (int64_t row = 0; row < tokens.size(0); row += rows) {
-    const at::Tensor loss = model.loss(tokens.narrow(0, row, rows), targets.narrow(0, row, rows),
-                                       attention.bind(starts.narrow(0, row, rows)), count);
-    loss.backward();
-    total += loss.detach();
-  }
-  return total.item<double>();
 }
 
 bool finite_weights(const Gpt& model) {
@@ -176,10 +161,11 @@ class Run {
     paused_seconds_ = 0;
     const data::Batch batch = loader_.next();
     if (step == 1) count_mask(batch);
-    optimizers_.zero_gradients();
-    const double loss =
-        accumulate_gradients(model_, attention_, batch, *resolved_.device_batch_size, device_);
-    const double grad_norm = optimizers_.clip_gradients(config_.grad_clip).item<double>();
+    const auto [loss, grad_norm] = compute_gradients(model_, attention_, optimizers_, batch,
+                                                     {.device = device_,
+                                                      .rows = *resolved_.device_batch_size,
+                                                      .grad_clip = config_.grad_clip,
+                                                      .z_loss = config_.z_loss});
     if (!std::isfinite(loss) || !std::isfinite(grad_norm)) stop_not_finite(step, loss, grad_norm);
     // Written once the weights have given a finite loss, so that the last checkpoint is a good one.
     const int64_t interval = config_.checkpoint_interval;

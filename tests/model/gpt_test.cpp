@@ -43,7 +43,7 @@ TEST(Gpt, FirstLossIsTheEntropyOfTheVocabulary) {
   const GptOptions options{.n_layer = 1, .n_embd = 16, .sequence_len = 8, .vocab_size = 50304};
   const Gpt model(options, 1, at::kCPU, at::kFloat);
   const at::Tensor tokens = random_tokens(2, 8, options);
-  const double loss = model.loss(tokens, tokens, causal_attention(), 16).item<double>();
+  const double loss = model.loss(tokens, tokens, causal_attention(), {.count = 16}).item<double>();
   EXPECT_TRUE(std::abs(loss - std::log(50304.0)) < 1e-5) << loss;
 }
 
@@ -142,7 +142,7 @@ TEST(Gpt, DocumentsOfARowDoNotSeeEachOther) {
       targets.narrow(1, 0, 10).fill_(-1);
       for (const Parameter& p : model.parameters()) at::Tensor(p.value).mutable_grad().reset();
       const at::Tensor logits = model.logits(row, attention).narrow(1, 10, 14).clone();
-      model.loss(row, targets, attention, 14).backward();
+      model.loss(row, targets, attention, {.count = 14}).backward();
       std::vector<at::Tensor> result = {logits};
       for (const Parameter& p : model.parameters()) result.push_back(p.value.grad().clone());
       return result;

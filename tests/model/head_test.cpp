@@ -1,20 +1,26 @@
-// The chunked head loss against its definition in plain tensors, in fp64.
+// The head's loss against its definition in plain tensors, in fp64.
 #include "model/head.h"
 
+#include <ATen/Parallel.h>
 #include <gtest/gtest.h>
+
+#include "model/head_cpu.h"
 
 namespace nanoflex {
 namespace {
 
 struct Inputs {
   at::Tensor x, weight, targets;
+  int64_t count() const { return (targets != -1).sum().item<int64_t>(); }
 };
 
-// Large enough a vocabulary that the rows are split over several chunks.
 Inputs random_inputs(int64_t N, int64_t C, int64_t V) {
   at::manual_seed(11);
-  const auto fp64 = at::TensorOptions().dtype(at::kDouble);
-  Inputs inputs{at::randn({N, C}, fp64), at::randn({V, C}, fp64), at::randint(V, {N}, at::kLong)};
+  // Numbers that every dtype holds exactly, so that there is one truth.
+  const auto random = [](at::IntArrayRef sizes) {
+    return at::randn(sizes).to(at::kBFloat16).to(at::kDouble);
+  };
+  Inputs inputs{random({N, C}), random({V, C}), at::randint(V, {N}, at::kLong)};
   inputs.targets.index_put_({at::arange(0, N, 3)}, -1);
   return inputs;
 }
@@ -25,17 +31,32 @@ struct Gradients {
 
 template <class Loss>
 Gradients differentiate(Loss loss, const Inputs& inputs, at::ScalarType x_type,
-                        at::ScalarType weight_type) {
+                        at::ScalarType weight_type, double z_loss = 0) {
   const at::Tensor x = inputs.x.detach().clone().to(x_type).requires_grad_();
   const at::Tensor weight = inputs.weight.detach().clone().to(weight_type).requires_grad_();
-  const int64_t count = (inputs.targets != -1).sum().item<int64_t>();
-  const at::Tensor value = loss(x, weight, inputs.targets, count);
+  const HeadLossOptions options = {.count = std::max<int64_t>(1, inputs.count()), .z_loss = z_loss};
+  const at::Tensor value = loss(x, weight, inputs.targets, options);
   (value * 3).backward();  // an upstream gradient other than 1
   return {value.detach(), x.grad(), weight.grad()};
 }
 
 double difference(const at::Tensor& a, const at::Tensor& b) {
   return (a.to(at::kDouble) - b.to(at::kDouble)).abs().max().item<double>();
+}
+
+void expect_within_twice(const Gradients& ours, const Gradients& plain, const Gradients& truth,
+                         at::ScalarType type) {
+  constexpr double kFloatUlp = 1.2e-7;
+  const double ulp = type == at::kFloat ? kFloatUlp : 7.9e-3;
+  const auto check = [&](at::Tensor Gradients::*part, double ulp, double scale, const char* name) {
+    const double error = difference(ours.*part, truth.*part);
+    const double bound = 2 * difference(plain.*part, truth.*part) + ulp * scale;
+    EXPECT_TRUE(error <= bound) << name << " in " << type << ": " << error << " > " << bound;
+  };
+  // A loss is the difference of a logsumexp and a logit, both in fp32.
+  check(&Gradients::loss, kFloatUlp, kLogitSoftcap, "loss");
+  check(&Gradients::dx, ulp, truth.dx.abs().max().item<double>(), "dx");
+  check(&Gradients::dweight, ulp, truth.dweight.abs().max().item<double>(), "dweight");
 }
 
 TEST(HeadLoss, IsItsDefinitionWithGradientsAcrossChunks) {
@@ -49,33 +70,99 @@ TEST(HeadLoss, IsItsDefinitionWithGradientsAcrossChunks) {
 
 TEST(HeadLoss, ErrsAtMostTwiceAsMuchAsThePlainComputation) {
   const Inputs inputs = random_inputs(40, 24, 300);
+  for (const double z_loss : {0.0, 0.01}) {
+    const auto run = [&](auto loss, at::ScalarType type, at::ScalarType weight_type) {
+      return differentiate(loss, inputs, type, weight_type, z_loss);
+    };
+    const Gradients truth = run(head_loss_reference, at::kDouble, at::kDouble);
+    const Gradients in_fp64 = run(head_loss, at::kDouble, at::kDouble);
+    EXPECT_TRUE(difference(in_fp64.loss, truth.loss) <= 1e-12);
+    EXPECT_TRUE(difference(in_fp64.dx, truth.dx) <= 1e-12);
+    for (const at::ScalarType type : {at::kFloat, at::kBFloat16}) {
+      expect_within_twice(run(head_loss, type, at::kFloat),
+                          run(head_loss_reference, type, at::kFloat), truth, type);
+    }
+  }
+}
+
+// Several chunks of rows, sections and tiles that nothing fills, and sizes that are odd.
+TEST(HeadLoss, ErrsAtMostTwiceAsMuchInEveryInstructionSet) {
+  struct Shape {
+    int64_t N, C, V;
+  };
+  for (const Shape& shape :
+       {Shape{1, 2, 1}, {5, 7, 97}, {259, 40, 201}, {20, 300, 150}, {300, 130, 3200}}) {
+    SCOPED_TRACE(std::to_string(shape.N) + " x " + std::to_string(shape.C) + " x " +
+                 std::to_string(shape.V));
+    const Inputs inputs = random_inputs(shape.N, shape.C, shape.V);
+    const Gradients truth = differentiate(head_loss_reference, inputs, at::kDouble, at::kDouble);
+    for (const at::ScalarType type : {at::kFloat, at::kBFloat16}) {
+      const Gradients plain = differentiate(head_loss_reference, inputs, type, type);
+      for (const cpu::HeadKernelSet& kernels : cpu::all_head_kernels()) {
+        SCOPED_TRACE(kernels.name);
+        const double factor = 1.0 / static_cast<double>(std::max<int64_t>(1, inputs.count()));
+        const HeadResult result =
+            head_cpu(inputs.x.to(type), inputs.weight.to(type), inputs.targets,
+                     {.softcap = kLogitSoftcap, .factor = factor}, kernels);
+        const at::Tensor loss = result.losses.sum() * factor;
+        expect_within_twice({loss, result.dx * 3, result.dweight * 3}, plain, truth, type);
+      }
+    }
+  }
+}
+
+TEST(HeadLoss, HasTheSameBitsForAnyNumberOfThreads) {
+  const Inputs inputs = random_inputs(300, 16, 4000);
+  const auto run = [&](int threads) {
+    const int before = at::get_num_threads();
+    at::set_num_threads(threads);
+    const Gradients result = differentiate(head_loss, inputs, at::kFloat, at::kFloat);
+    at::set_num_threads(before);
+    return result;
+  };
+  const Gradients one = run(1), four = run(4);
+  EXPECT_TRUE(one.loss.equal(four.loss));
+  EXPECT_TRUE(one.dx.equal(four.dx));
+  EXPECT_TRUE(one.dweight.equal(four.dweight));
+}
+
+// A model that is sure and right: weights of nearly 1, which must not lose the rest.
+TEST(HeadLoss, KeepsSmallGradientsOfSureRows) {
+  Inputs inputs = random_inputs(30, 24, 300);
+  inputs.weight.index_put_({inputs.targets.clamp_min(0)}, inputs.x * 3);
   const Gradients truth = differentiate(head_loss_reference, inputs, at::kDouble, at::kDouble);
   for (const at::ScalarType type : {at::kFloat, at::kBFloat16}) {
-    const Gradients plain = differentiate(head_loss_reference, inputs, type, at::kFloat);
-    const Gradients ours = differentiate(head_loss, inputs, type, at::kFloat);
-    const double ulp = type == at::kFloat ? 1.2e-7 : 7.9e-3;
-    const auto bounded = [&](at::Tensor Gradients::*part) {
-      const double scale = (truth.*part).abs().max().item<double>();
-      const double bound = 2 * difference(plain.*part, truth.*part) + ulp * scale;
-      return difference(ours.*part, truth.*part) <= bound;
-    };
-    EXPECT_TRUE(bounded(&Gradients::loss)) << type;
-    EXPECT_TRUE(bounded(&Gradients::dx)) << type;
-    EXPECT_TRUE(bounded(&Gradients::dweight)) << type;
+    expect_within_twice(differentiate(head_loss, inputs, type, at::kFloat),
+                        differentiate(head_loss_reference, inputs, type, at::kFloat), truth, type);
   }
 }
 
 TEST(HeadLoss, IgnoredTargetsHaveNoLossAndNoGradient) {
-  Inputs inputs = random_inputs(6, 4, 10);
-  inputs.targets.fill_(-1);
-  inputs.targets[2] = 5;
-  const Gradients g = differentiate(head_loss, inputs, at::kDouble, at::kDouble);
-  for (int64_t row = 0; row < 6; ++row) {
-    EXPECT_EQ(g.dx[row].abs().sum().item<double>() > 0, row == 2) << row;
+  for (const at::ScalarType type : {at::kDouble, at::kFloat}) {
+    Inputs inputs = random_inputs(6, 4, 10);
+    inputs.targets.fill_(-1);
+    inputs.targets[2] = 5;
+    const Gradients g = differentiate(head_loss, inputs, type, type);
+    for (int64_t row = 0; row < 6; ++row) {
+      EXPECT_EQ(g.dx[row].abs().sum().item<double>() > 0, row == 2) << row;
+    }
+    const at::Tensor losses =
+        head_token_losses(inputs.x.to(type), inputs.weight.to(type), inputs.targets);
+    EXPECT_TRUE(difference(losses.sum(), g.loss) <= 1e-12);
+    EXPECT_EQ((losses != 0).sum().item<int64_t>(), 1);
   }
-  const at::Tensor losses = head_token_losses(inputs.x, inputs.weight, inputs.targets);
-  EXPECT_TRUE(difference(losses.sum(), g.loss) <= 1e-12);
-  EXPECT_EQ((losses != 0).sum().item<int64_t>(), 1);
+}
+
+TEST(HeadLoss, RefusesASecondBackwardPass) {
+  const at::Tensor x = at::randn({3, 4}).requires_grad_();
+  const at::Tensor loss = head_loss(x, at::randn({5, 4}), at::zeros({3}, at::kLong), {});
+  loss.backward({}, /*retain_graph=*/true);
+  try {
+    loss.backward();
+    FAIL() << "gradients were given twice";
+  } catch (const std::invalid_argument& error) {
+    EXPECT_STREQ(error.what(), "[model] head_loss can be differentiated once only");
+  }
 }
 
 TEST(HeadLoss, LogitsAreCappedAtFifteen) {

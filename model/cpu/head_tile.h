@@ -1,0 +1,180 @@
+// The head's loss on tiles of the vocabulary, with rows of x as vector lanes. A chunk of rows meets
+// the vocabulary twice:
+//   z = weight x^T;  sum += e^l;  slope = e^l (1 - tanh^2)        with l = softcap tanh(z /
+//   softcap) dweight += slope x / sum;     dx += weight^T slope / sum
+// What a target adds to its slope comes between (head_cpu.cpp).
+#pragma once
+
+#include "attention/cpu/elementary.h"
+#include "attention/cpu/tiles.h"
+#include "model/cpu/head_kernels.h"
+
+namespace nanoflex::cpu {
+namespace {
+
+template <typename Math, typename Input>
+class HeadTile {
+  using V = Vectors<Math::kLanes>;
+  using F = typename V::F;
+  using Element = typename Math::Element;
+
+ public:
+  HeadTile(const HeadChunk& chunk, Scratch& scratch)
+      : p_(chunk),
+        width_(static_cast<int>(rounded_up(chunk.rows, Math::kLanes))),
+        steps_(static_cast<int>((chunk.C + Math::kPair - 1) / Math::kPair)),
+        weight_scratch_(scratch.take<Element>(kHeadTile * chunk.C)),
+        z_(scratch.take<float>(kHeadTile * kHeadStride)),
+        slope_scratch_(scratch.take<Element>(kHeadTile * kHeadStride)),
+        sums_(scratch.take<float>(kHeadStride)),
+        dweight_(scratch.take<float>(kHeadTile * padded_width(chunk.C))) {}
+
+  void exponentials(const HeadSection& section, float* sums) {
+    for (int i = 0; i < width_; ++i) sums[i] = 0;
+    for (int64_t v = section.begin; v < section.end; v += kHeadTile) {
+      const int count = smaller<int64_t>(kHeadTile, section.end - v);
+      const auto weight = left_rows<Math>(row(v), p_.C, count, p_.C, weight_scratch_);
+      multiply<Math>(count, width_, steps_, weight, reinterpret_cast<const Element*>(p_.columns),
+                     kHeadStride, z_, kHeadStride, false);
+      for (int64_t i = 0; i < p_.rows; ++i) {
+        const int64_t at = p_.targets[i] - v;
+        if (at >= 0 && at < count) p_.target_z[i] = z_[at * kHeadStride + i];
+      }
+      soften(v, count);
+      for (int i = 0; i < width_; i += Math::kLanes) {
+        V::store(sums + i, V::load(sums + i) + V::load(sums_ + i));
+      }
+    }
+  }
+
+  void gradients(const HeadSection& section, float* dx) {
+    const int C = static_cast<int>(p_.C);
+    for (int64_t v = section.begin; v < section.end; v += kHeadTile) {
+      const int count = smaller<int64_t>(kHeadTile, section.end - v);
+      const int pairs = (count + Math::kPair - 1) / Math::kPair;
+      const Input* slope = slopes(v);
+      add_dweight(v, count, left_rows<Math>(slope, kHeadStride, count, p_.rows, slope_scratch_));
+      const auto weight =
+          stacked_rows<Math>(row(v), p_.C, count, p_.C, p_.C, false, weight_scratch_);
+      const auto right =
+          stacked_rows<Math>(slope, kHeadStride, count, width_, kHeadStride, false, slope_scratch_);
+      multiply<Math>(C, width_, pairs, {weight.data, weight.row, weight.step}, right.data,
+                     right.step, dx, kHeadStride, v > section.begin);
+    }
+  }
+
+ private:
+  const Input* row(int64_t v) const { return static_cast<const Input*>(p_.weight) + v * p_.C; }
+  Input* slopes(int64_t v) const {
+    return p_.slope ? static_cast<Input*>(p_.slope) + v * kHeadStride : nullptr;
+  }
+
+  // z to slopes, and the tile's sums.
+  void soften(int64_t v, int count) {
+    const float inverse = 1 / p_.softcap, exponent = p_.softcap * kLog2E;
+    for (int i = 0; i < width_; i += Math::kLanes) V::store(sums_ + i, F{});
+    for (int j = 0; j < count; ++j) {
+      const float* z = z_ + j * kHeadStride;
+      Input* slope = slopes(v + j);
+      for (int i = 0; i < width_; i += Math::kLanes) {
+        const F tanh = Elementary<Math::kLanes>::tanh(V::load(z + i) * inverse);
+        const F e = V::exp2(tanh * exponent);
+        V::store(sums_ + i, V::load(sums_ + i) + e);
+        if (!slope) continue;
+        const F rise = e * (1.0f - tanh * tanh);
+        if constexpr (sizeof(Input) == sizeof(float)) {
+          V::store(slope + i, rise);
+        } else {
+          V::store(slope + i, V::narrow(rise));
+        }
+      }
+    }
+  }
+
+  void add_dweight(int64_t v, int count, Operand<Element> slope) {
+    const int steps = static_cast<int>((p_.rows + Math::kPair - 1) / Math::kPair);
+    const auto* right = reinterpret_cast<const Element*>(p_.scaled);
+    const int64_t width = padded_width(p_.C);
+    float* out = p_.dweight + v * p_.C;
+    if (p_.C % Math::kLanes == 0) {
+      return multiply<Math>(count, static_cast<int>(p_.C), steps, slope, right, width, out, p_.C,
+                            !p_.first);
+    }
+    const int columns = static_cast<int>(rounded_up(p_.C, Math::kLanes));
+    multiply<Math>(count, columns, steps, slope, right, width, dweight_, width, false);
+    for (int j = 0; j < count; ++j) {
+      for (int64_t c = 0; c < p_.C; ++c) {
+        const float sum = dweight_[j * width + c];
+        out[j * p_.C + c] = p_.first ? sum : out[j * p_.C + c] + sum;
+      }
+    }
+  }
+
+  const HeadChunk& p_;
+  const int width_, steps_;
+  Element* const weight_scratch_;
+  float* const z_;
+  Element* const slope_scratch_;
+  float *const sums_, *const dweight_;
+};
+
+template <typename Math, typename Input>
+int64_t head_scratch_bytes(int64_t C) {
+  Scratch counted(nullptr);
+  HeadChunk chunk{};
+  chunk.C = C;
+  HeadTile<Math, Input>(chunk, counted);
+  return counted.used();
+}
+
+template <typename Math, typename Input>
+void pack_head(const HeadChunk& p) {
+  const auto* x = static_cast<const Input*>(p.x);
+  auto* columns = reinterpret_cast<typename Math::Element*>(p.columns);
+  const int64_t steps = (p.C + Math::kPair - 1) / Math::kPair;
+  for (int64_t i = 0; i < steps * kHeadStride; ++i) columns[i] = 0;
+  put_columns<Math, Input>([&](int64_t row) { return x + row * p.C; }, p.rows, p.C, kHeadStride,
+                           columns);
+}
+
+template <typename Math, typename Input>
+void run_exponentials(const HeadChunk& chunk, const HeadSection& section, char* memory,
+                      float* sums) {
+  Scratch scratch(memory);
+  [[maybe_unused]] const typename Math::Session session{};
+  HeadTile<Math, Input>(chunk, scratch).exponentials(section, sums);
+}
+
+template <typename Math, typename Input>
+void pack_scaled_head(const HeadChunk& p) {
+  auto* out = reinterpret_cast<typename Math::Element*>(p.scaled);
+  const auto* x = static_cast<const Input*>(p.scaled_x);
+  const int64_t width = padded_width(p.C);
+  stacked_rows<Math>(x, p.C, p.rows, p.C, width, true, out);
+}
+
+template <typename Math, typename Input>
+void run_head_gradients(const HeadChunk& chunk, const HeadSection& section, char* memory,
+                        float* dx) {
+  Scratch scratch(memory);
+  [[maybe_unused]] const typename Math::Session session{};
+  HeadTile<Math, Input>(chunk, scratch).gradients(section, dx);
+}
+
+template <typename Math, typename Input>
+void put_head_rows(const HeadChunk& p, const float* dx, const float* factor, void* out) {
+  auto* rows = static_cast<Input*>(out);
+  put_rows<Math::kLanes, Input>(dx, p.C, kHeadStride, factor, [&](int64_t row) {
+    return row < p.rows ? rows + row * p.C : nullptr;
+  });
+}
+
+template <typename Math, typename Input>
+HeadKernels head_kernels_of() {
+  return {head_scratch_bytes<Math, Input>, pack_head<Math, Input>,
+          run_exponentials<Math, Input>,   pack_scaled_head<Math, Input>,
+          run_head_gradients<Math, Input>, put_head_rows<Math, Input>};
+}
+
+}  // namespace
+}  // namespace nanoflex::cpu

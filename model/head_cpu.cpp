@@ -1,0 +1,197 @@
+#include "model/head_cpu.h"
+
+#include <ATen/Parallel.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+
+#include "attention/cpu/dispatch.h"
+
+namespace nanoflex {
+namespace {
+
+using cpu::HeadChunk;
+using cpu::HeadKernels;
+using cpu::kHeadRows;
+using cpu::kHeadStride;
+
+constexpr int64_t kSections = 48;  // of the vocabulary: enough for many cores, whatever there are
+constexpr int64_t kIgnored = -1;
+
+// Work of one thread at a time, on a chunk of rows after the other.
+class Head {
+ public:
+  Head(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& targets,
+       const HeadOptions& options, const HeadKernels& kernels)
+      : x_(x), weight_(weight), targets_(targets), options_(options), kernels_(kernels) {
+    const int64_t N = x.size(0), C = x.size(1), V = weight.size(0);
+    tiles_per_section_ = (V + cpu::kHeadTile * kSections - 1) / (cpu::kHeadTile * kSections);
+    sections_ = (V + section_size() - 1) / section_size();
+    const auto floats = x.options().dtype(at::kFloat);
+    columns_ = at::empty({C, kHeadStride}, floats);
+    sums_ = at::empty({sections_, kHeadStride}, floats);
+    target_z_ = at::empty({kHeadRows}, floats);
+    factors_ = at::empty({kHeadStride}, floats);
+    result_.losses = at::empty({N}, floats);
+    if (!options.gradients) return;
+    result_.dx = at::empty_like(x);
+    result_.dweight = at::empty({V, C}, floats);
+    slope_ = at::empty({V, kHeadStride}, x.options());
+    scaled_ = at::empty({kHeadRows, cpu::padded_width(C)}, floats);
+    dx_ = at::empty({sections_, C, kHeadStride}, floats);
+  }
+
+  HeadResult run() {
+    for (int64_t row = 0; row < x_.size(0); row += kHeadRows) {
+      take_rows(row, std::min(kHeadRows, x_.size(0) - row));
+    }
+    return result_;
+  }
+
+ private:
+  int64_t section_size() const { return tiles_per_section_ * cpu::kHeadTile; }
+
+  void take_rows(int64_t row, int64_t rows) {
+    HeadChunk chunk = {.C = x_.size(1),
+                       .rows = rows,
+                       .softcap = static_cast<float>(options_.softcap),
+                       .x = x_.narrow(0, row, rows).const_data_ptr(),
+                       .weight = weight_.const_data_ptr(),
+                       .targets = targets_.const_data_ptr<int64_t>() + row,
+                       .columns = columns_.mutable_data_ptr<float>(),
+                       .target_z = target_z_.mutable_data_ptr<float>(),
+                       .slope = slope_.defined() ? slope_.mutable_data_ptr() : nullptr};
+    kernels_.pack(chunk);
+    for_sections([&](int64_t i, const cpu::HeadSection& section, char* scratch) {
+      kernels_.exponentials(chunk, section, scratch, sums(i));
+    });
+    settle(chunk, row);
+    if (!options_.gradients) return;
+    const at::Tensor scaled_x =
+        (x_.narrow(0, row, rows) * factors_.narrow(0, 0, rows).unsqueeze(1)).to(x_.scalar_type());
+    chunk.scaled_x = scaled_x.const_data_ptr();
+    chunk.scaled = scaled_.mutable_data_ptr<float>();
+    chunk.dweight = result_.dweight.mutable_data_ptr<float>();
+    chunk.first = row == 0;
+    kernels_.pack_scaled(chunk);
+    for_sections([&](int64_t i, const cpu::HeadSection& section, char* scratch) {
+      kernels_.gradients(chunk, section, scratch,
+                         dx_.mutable_data_ptr<float>() + i * dx_.stride(0));
+    });
+    const at::Tensor dx = dx_.sum(0);
+    kernels_.put_rows(chunk, dx.const_data_ptr<float>(), factors_.const_data_ptr<float>(),
+                      result_.dx.narrow(0, row, rows).mutable_data_ptr());
+  }
+
+  // Each section by the thread that is free first; no result depends on which.
+  template <typename Body>
+  void for_sections(const Body& body) const {
+    const int64_t bytes = kernels_.scratch_bytes(x_.size(1));
+    std::atomic<int64_t> next = 0;
+    const auto work = [&] {
+      const at::Tensor memory = at::empty({bytes}, at::kByte);  // LibTorch aligns to 64 bytes
+      for (int64_t i = next++; i < sections_; i = next++) {
+        const int64_t begin = i * section_size();
+        body(i, {begin, std::min(begin + section_size(), weight_.size(0))},
+             static_cast<char*>(memory.mutable_data_ptr()));
+      }
+    };
+    const int64_t threads = std::min<int64_t>(sections_, at::get_num_threads());
+    at::parallel_for(0, threads, 1, [&](int64_t, int64_t) { work(); });
+  }
+
+  // Losses of the chunk's rows, the factors that their slopes lack, and the slopes of targets,
+  // where a weight of 1 is subtracted.
+  void settle(const HeadChunk& chunk, int64_t row) {
+    auto* losses = result_.losses.mutable_data_ptr<float>() + row;
+    for (int64_t i = 0; i < chunk.rows; ++i) {
+      const int64_t target = chunk.targets[i];
+      double sum = 0;
+      for (int64_t section = 0; section < sections_; ++section) sum += sums(section)[i];
+      float& factor = factors_.mutable_data_ptr<float>()[i];
+      losses[i] = factor = 0;
+      if (target == kIgnored) continue;
+      const double tanh = std::tanh(chunk.target_z[i] / options_.softcap);
+      const double logit = options_.softcap * tanh, logsumexp = std::log(sum);
+      losses[i] = static_cast<float>(logsumexp - logit + options_.z_loss * logsumexp * logsumexp);
+      const double stretch = 1 + 2 * options_.z_loss * logsumexp;
+      factor = static_cast<float>(options_.factor * stretch / sum);
+      const double slope = (std::exp(logit) - sum / stretch) * (1 - tanh * tanh);
+      if (options_.gradients) put_slope(target, i, slope);
+    }
+  }
+
+  void put_slope(int64_t target, int64_t row, double value) {
+    const int64_t at = target * kHeadStride + row;
+    if (slope_.scalar_type() == at::kFloat) {
+      slope_.mutable_data_ptr<float>()[at] = static_cast<float>(value);
+    } else {
+      slope_.mutable_data_ptr<at::BFloat16>()[at] = static_cast<float>(value);
+    }
+  }
+
+  float* sums(int64_t section) const {
+    return sums_.mutable_data_ptr<float>() + section * kHeadStride;
+  }
+
+  const at::Tensor x_, weight_, targets_;
+  const HeadOptions options_;
+  const HeadKernels kernels_;
+  int64_t tiles_per_section_, sections_;
+  at::Tensor columns_, sums_, target_z_, slope_, scaled_, dx_, factors_;
+  HeadResult result_;
+};
+
+struct Candidate {
+  std::string name;
+  cpu::HeadKernelSet (*kernels)();
+  cpu::HeadKernelSet (*emulated)();
+};
+
+// Names as in attention/cpu/dispatch.h.
+const std::vector<Candidate>& candidates() {
+  using namespace cpu;  // NOLINT
+  static const std::vector<Candidate> table = {
+#if defined(__x86_64__)
+    {"amx", amx_head_kernels, emulated_amx_head_kernels},
+    {"avx512_bf16", avx512_bf16_head_kernels, emulated_avx512_bf16_head_kernels},
+    {"avx512", avx512_head_kernels, emulated_avx512_head_kernels},
+    {"avx2", avx2_head_kernels, portable_head_kernels},
+#endif
+    {"portable", portable_head_kernels, portable_head_kernels},
+  };
+  return table;
+}
+
+}  // namespace
+
+HeadResult head_cpu(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& targets,
+                    const HeadOptions& options, const cpu::HeadKernelSet& kernels) {
+  const bool is_fp32 = x.scalar_type() == at::kFloat;
+  return Head(x, weight, targets, options, is_fp32 ? kernels.float32 : kernels.bfloat16).run();
+}
+
+namespace cpu {
+
+const HeadKernelSet& chosen_head_kernels() {
+  static const HeadKernelSet chosen = [] {
+    const std::string name = chosen_kernels().name;
+    const auto& all = candidates();
+    return std::find_if(all.begin(), all.end(),
+                        [&](const Candidate& candidate) { return candidate.name == name; })
+        ->kernels();
+  }();
+  return chosen;
+}
+
+std::vector<HeadKernelSet> all_head_kernels() {
+  std::vector<HeadKernelSet> all;
+  for (const Candidate& candidate : candidates()) {
+    all.push_back(can_run(candidate.name) ? candidate.kernels() : candidate.emulated());
+  }
+  return all;
+}
+
+}  // namespace cpu
+}  // namespace nanoflex

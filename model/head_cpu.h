@@ -1,0 +1,41 @@
+#pragma once
+
+#include <torch/types.h>
+
+#include <string>
+#include <vector>
+
+#include "model/cpu/head_kernels.h"
+
+namespace nanoflex {
+
+struct HeadResult {
+  at::Tensor losses;       ///< [N] fp32 in nats, 0 where the target is -1
+  at::Tensor dx, dweight;  ///< of the losses' sum times `factor`; undefined unless asked for
+};
+
+struct HeadOptions {
+  double softcap = 0;
+  double factor = 1;      ///< of the gradients
+  double z_loss = 0;      ///< as in head.h
+  bool gradients = true;  ///< else losses only
+};
+
+/// Cross-entropy of softcap tanh(x weight^T / softcap), and its gradients, on tiles that stay in
+/// cache: of the logits' size there is 1 / (N / 256) of a tensor at any time, and nothing is
+/// computed twice. x: [N, C]; weight: [V, C]; both fp32 or both bf16, contiguous; targets: [N]
+/// int64, contiguous, below V. dx is in x's dtype, dweight in fp32. The same bits for any number of
+/// threads.
+HeadResult head_cpu(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& targets,
+                    const HeadOptions& options, const cpu::HeadKernelSet& kernels);
+
+namespace cpu {
+
+/// The set that goes with chosen_kernels().
+const HeadKernelSet& chosen_head_kernels();
+
+/// Every set on any machine, for tests: those that this CPU cannot run are emulated.
+std::vector<HeadKernelSet> all_head_kernels();
+
+}  // namespace cpu
+}  // namespace nanoflex
