@@ -59,7 +59,13 @@ constexpr size_t kAggregate = 0;  // the statistics over all pools
 
 }  // namespace
 
-void track_cpu_memory() { c10::SetCPUAllocator(&counting_allocator(), /*priority=*/100); }
+void track_cpu_memory() {
+  // What one tensor leaves the next one gets, rather than the system, which would hand out the same
+  // pages anew, zeroed, at every step.
+  mallopt(M_MMAP_MAX, 0);
+  mallopt(M_TRIM_THRESHOLD, -1);
+  c10::SetCPUAllocator(&counting_allocator(), /*priority=*/100);
+}
 
 int64_t live_tensor_bytes(at::Device device) {
   if (device.is_cpu()) return counting_allocator().live();

@@ -6,8 +6,8 @@
 
 namespace nanoflex {
 
-/// Counts the bytes of live CPU tensors from here on. LibTorch's allocator still does the work;
-/// call once, at the start of the program.
+/// Counts the bytes of live CPU tensors from here on, and keeps for new ones what old ones leave.
+/// LibTorch's allocator still does the work; call once, at the start of the program.
 void track_cpu_memory();
 
 /// Bytes of live tensors on the device now, and their peak since reset_peak_memory().
