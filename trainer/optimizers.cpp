@@ -3,9 +3,11 @@
 #include <ATen/ops/_foreach_mul.h>
 #include <ATen/ops/_foreach_norm.h>
 #include <ATen/ops/_fused_adamw.h>
+#include <ATen/record_function.h>
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 
 #include "trainer/machine.h"
 
@@ -25,11 +27,11 @@ std::vector<at::Tensor> values(const Gpt& model, std::initializer_list<Role> rol
   return result;
 }
 
-// A product of bf16 matrices, summed in fp32 and rounded to bf16. CPUs without bf16 multiplication
-// emulate it at a tenth of their fp32 speed, so there fp32 does the same sums.
-at::Tensor bf16_product(const at::Tensor& a, const at::Tensor& b) {
-  if (multiplies_bfloat16_fast(a.device())) return at::mm(a, b);
-  return at::mm(a.to(at::kFloat), b.to(at::kFloat)).to(at::kBFloat16);
+// Products of bf16 matrices, [n, rows, columns], summed in fp32 and rounded to bf16. CPUs without
+// bf16 multiplication emulate it at a tenth of their fp32 speed, so there fp32 does the same sums.
+at::Tensor bf16_products(const at::Tensor& a, const at::Tensor& b) {
+  if (multiplies_bfloat16_fast(a.device())) return at::bmm(a, b);
+  return at::bmm(a.to(at::kFloat), b.to(at::kFloat)).to(at::kBFloat16);
 }
 
 std::vector<at::Tensor> zeros_like(const std::vector<at::Tensor>& tensors) {
@@ -64,33 +66,44 @@ void AdamW::step(double learning_rate) {
 }
 
 at::Tensor orthogonalize(const at::Tensor& g) {
-  const bool tall = g.size(0) > g.size(1);
+  const bool tall = g.size(1) > g.size(2);
   at::Tensor x = g.to(at::kBFloat16);
-  if (tall) x = x.t();
-  x = x / (x.norm() + 1e-7);
+  if (tall) x = x.transpose(1, 2);
+  x = x / (at::linalg_vector_norm(x, 2, {1, 2}, /*keepdim=*/true) + 1e-7);
   // The quintic of Jordan et al., whose slope at 0 is as steep as keeps singular values near 1.
   for (int i = 0; i < kNewtonSchulzSteps; ++i) {
-    const at::Tensor a = bf16_product(x, x.t());
-    const at::Tensor b = -4.7750 * a + bf16_product(2.0315 * a, a);
-    x = 3.4445 * x + bf16_product(b, x);
+    const at::Tensor a = bf16_products(x, x.transpose(1, 2));
+    const at::Tensor b = -4.7750 * a + bf16_products(2.0315 * a, a);
+    x = 3.4445 * x + bf16_products(b, x);
   }
-  return tall ? x.t() : x;
+  return tall ? x.transpose(1, 2) : x;
 }
 
-Muon::Muon(std::vector<at::Tensor> parameters)
-    : parameters_(std::move(parameters)), momentum_(zeros_like(parameters_)) {}
+Muon::Muon(std::vector<at::Tensor> parameters) {
+  std::map<std::vector<int64_t>, std::vector<at::Tensor>> by_shape;
+  for (const at::Tensor& parameter : parameters) {
+    by_shape[parameter.sizes().vec()].push_back(parameter);
+  }
+  for (auto& [shape, members] : by_shape) {
+    const at::Tensor first = members.front().detach();
+    const auto count = static_cast<int64_t>(members.size());
+    groups_.push_back(
+        {std::move(members), at::zeros({count, shape[0], shape[1]}, first.options())});
+  }
+}
 
 void Muon::step(double learning_rate) {
   const at::NoGradGuard no_grad;
-  for (size_t i = 0; i < parameters_.size(); ++i) {
-    at::Tensor& parameter = parameters_[i];
-    at::Tensor& momentum = momentum_[i];
-    momentum.lerp_(parameter.grad(), 1 - kMomentum);
-    const at::Tensor nesterov = parameter.grad().lerp(momentum, kMomentum);
-    const double rows = static_cast<double>(parameter.size(0));
-    const double columns = static_cast<double>(parameter.size(1));
+  for (Group& group : groups_) {
+    const at::Tensor gradient = at::stack(gradients(group.parameters));
+    group.momentum.lerp_(gradient, 1 - kMomentum);
+    const at::Tensor update = orthogonalize(gradient.lerp(group.momentum, kMomentum));
+    const double rows = static_cast<double>(update.size(1));
+    const double columns = static_cast<double>(update.size(2));
     const double scale = std::sqrt(std::max(1.0, rows / columns));
-    parameter.add_(orthogonalize(nesterov), -learning_rate * scale);
+    for (size_t i = 0; i < group.parameters.size(); ++i) {
+      group.parameters[i].add_(update[static_cast<int64_t>(i)], -learning_rate * scale);
+    }
   }
 }
 
@@ -106,6 +119,7 @@ Optimizers::Optimizers(const Gpt& model, const LearningRates& rates)
 }
 
 void Optimizers::step(double multiplier) {
+  RECORD_USER_SCOPE(kOptimizerScope);
   embedding_.step(rates_.embedding * multiplier);
   unembedding_.step(rates_.unembedding * multiplier);
   matrices_.step(rates_.matrix * multiplier);
@@ -116,6 +130,7 @@ void Optimizers::zero_gradients() {
 }
 
 at::Tensor Optimizers::clip_gradients(double largest) {
+  RECORD_USER_SCOPE(kOptimizerScope);
   const at::NoGradGuard no_grad;
   const std::vector<at::Tensor> all = gradients(parameters_);
   const at::Tensor norm = at::stack(at::_foreach_norm(all)).norm();

@@ -8,6 +8,8 @@
 
 namespace nanoflex {
 
+inline constexpr char kOptimizerScope[] = "nanoflex::optimizer";  ///< of at::RecordFunction
+
 /// AdamW (Loshchilov and Hutter 2019) without weight decay, betas 0.8 and 0.95, epsilon 1e-10.
 class AdamW {
  public:
@@ -27,11 +29,15 @@ class Muon {
   void step(double learning_rate);
 
  private:
-  std::vector<at::Tensor> parameters_, momentum_;
+  struct Group {  // matrices of one shape, which are updated as one batch
+    std::vector<at::Tensor> parameters;
+    at::Tensor momentum;  // [matrices, rows, columns]
+  };
+  std::vector<Group> groups_;
 };
 
-/// The nearest semi-orthogonal matrix to g [rows, columns], roughly: singular values move to
-/// about 1. bf16 result.
+/// The nearest semi-orthogonal matrices to g [matrices, rows, columns], roughly: singular values
+/// move to about 1. bf16 result.
 at::Tensor orthogonalize(const at::Tensor& g);
 
 /// The rates of the three groups; embedding and head are further scaled by (width / 768)^-0.5.

@@ -34,7 +34,8 @@ TEST(AdamW, FollowsItsEquationsIncludingRowsWithoutGradient) {
 TEST(Muon, MovesEverySingularValueNearOne) {
   at::manual_seed(2);
   for (const auto& [rows, columns] : {std::pair{32, 32}, {64, 16}, {16, 64}}) {
-    const at::Tensor x = orthogonalize(at::randn({rows, columns})).to(at::kDouble);
+    const at::Tensor batch = orthogonalize(at::randn({3, rows, columns})).to(at::kDouble);
+    const at::Tensor x = batch[1];
     const at::Tensor squares = rows > columns ? at::mm(x.t(), x) : at::mm(x, x.t());
     const double trace = squares.trace().item<double>() / std::min(rows, columns);
     // The quintic leaves singular values between about 0.7 and 1.2, so their squares average
