@@ -1,5 +1,7 @@
 #include "attention/attention.h"
 
+#include <ATen/record_function.h>
+
 #include <cmath>
 #include <sstream>
 #include <stdexcept>
@@ -77,6 +79,7 @@ double scale_of(const at::Tensor& q, const Spec& spec) {
 
 Attention attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const Spec& spec,
                  const std::string& backend) {
+  RECORD_USER_SCOPE(kAttentionScope);
   check_tensors(q, k, v);
   check_shapes(q, k, v);
   check_spec(spec);

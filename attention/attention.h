@@ -11,6 +11,8 @@
 
 namespace nanoflex {
 
+inline constexpr char kAttentionScope[] = "nanoflex::attention";  ///< of at::RecordFunction
+
 /// What attention computes, beside the tensors.
 struct Spec {
   flex::Expression mask =

@@ -1,0 +1,87 @@
+#include "evidence/python_peer.h"
+
+#include <ATen/Parallel.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <sstream>
+#include <stdexcept>
+#include <vector>
+
+#include "evidence/passes.h"
+#include "trainer/train.h"
+
+namespace nanoflex {
+namespace {
+
+using nlohmann::ordered_json;
+
+// What the program prints; its errors go to ours.
+std::string output_of(const std::vector<std::string>& command) {
+  int ends[2];
+  if (pipe(ends) != 0) throw std::runtime_error("[bench] cannot make a pipe");
+  const pid_t child = fork();
+  if (child == 0) {
+    dup2(ends[1], STDOUT_FILENO);
+    close(ends[0]), close(ends[1]);
+    std::vector<char*> arguments;
+    for (const std::string& word : command) arguments.push_back(const_cast<char*>(word.c_str()));
+    arguments.push_back(nullptr);
+    execvp(arguments[0], arguments.data());
+    _exit(127);
+  }
+  close(ends[1]);
+  std::string text;
+  char buffer[4096];
+  for (ssize_t size; (size = read(ends[0], buffer, sizeof(buffer))) > 0;) text.append(buffer, size);
+  close(ends[0]);
+  int status = 0;
+  waitpid(child, &status, 0);
+  if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) {
+    throw std::runtime_error("[bench] '" + command[0] + "' failed on " + command[1] +
+                             "; --python must name a Python that has torch");
+  }
+  return text;
+}
+
+double median_of(std::vector<double> times) {
+  std::nth_element(times.begin(), times.begin() + times.size() / 2, times.end());
+  return times[times.size() / 2];
+}
+
+}  // namespace
+
+ordered_json time_python(const std::string& python, const std::string& dtype, int64_t repeat) {
+  const auto script = source_dir() / "scripts" / "peers" / "section_a_step.py";
+  return ordered_json::parse(output_of({python, script.string(), dtype, std::to_string(repeat),
+                                        std::to_string(at::get_num_threads())}));
+}
+
+std::string python_markdown(const ordered_json& bench) {
+  double ours = 0;
+  std::string backend;
+  for (const ordered_json& row : bench.at("rows")) {
+    const double ms = row.at("median_ms").get<double>();
+    if (row.at("case") != "baseline" || (ours > 0 && ms >= ours)) continue;
+    ours = ms, backend = row.at("backend").get<std::string>();
+  }
+  const ordered_json& python = bench.at("python");
+  std::ostringstream page;
+  page << "\n| PyTorch " << python.at("torch").get<std::string>() << ", "
+       << python.at("dtype").get<std::string>() << " | ms | " << backend << " is faster |\n"
+       << "|---|---:|---:|\n";
+  for (const char* how : {"eager", "compiled"}) {
+    const ordered_json& row = python.at(how);
+    page << "| " << how << " | ";
+    if (row.contains("error")) {
+      page << row.at("error").get<std::string>() << " | |\n";
+    } else {
+      const double ms = median_of(row.at("ms").get<std::vector<double>>());
+      page << fixed(ms, 0) << " | " << fixed(ms / ours, 2) << "x |\n";
+    }
+  }
+  return page.str();
+}
+
+}  // namespace nanoflex

@@ -1,0 +1,222 @@
+#include "evidence/step_bench.h"
+
+#include <algorithm>
+#include <chrono>
+#include <fstream>
+#include <memory>
+#include <sstream>
+
+#include "evidence/measure.h"
+#include "evidence/part_clock.h"
+#include "evidence/passes.h"
+#include "evidence/python_peer.h"
+#include "trainer/budget.h"
+#include "trainer/machine.h"
+#include "trainer/memory.h"
+#include "trainer/step.h"
+
+namespace nanoflex {
+namespace {
+
+using nlohmann::ordered_json;
+
+constexpr int64_t kDocument = 200;  // tokens of one, about
+
+data::Batch random_batch(int64_t B, int64_t T, int64_t vocabulary) {
+  data::Batch batch{at::randint(vocabulary, {B, T}, at::kLong),
+                    at::randint(vocabulary, {B, T}, at::kLong),
+                    at::randint(kDocument, {B, T}, at::kLong).eq(0)};
+  batch.document_starts.select(1, 0).fill_(true);
+  return batch;
+}
+
+// A model in training, with one backend.
+class Trainee {
+ public:
+  Trainee(Config config, at::Device device, at::ScalarType dtype)
+      : before_(live_tensor_bytes(device)),
+        config_(std::move(config)),
+        device_(device),
+        attention_(choose_attention(config_, device, dtype)),
+        model_(gpt_options(config_, attention_), 42, device, dtype),
+        optimizers_(model_, {}),
+        batch_(random_batch(config_.batch_size, config_.sequence_len, config_.vocab_size)) {
+    step();
+    const int64_t own = live_tensor_bytes(device_) - before_;
+    reset_peak_memory(device_);
+    const int64_t others = live_tensor_bytes(device_) - own;
+    step();
+    peak_bytes_ = peak_tensor_bytes(device_) - others;
+  }
+
+  void step() {
+    compute_gradients(model_, attention_, optimizers_, batch_,
+                      {.device = device_, .rows = config_.batch_size});
+    optimizers_.step(1);
+  }
+
+  std::map<std::string, double> parts() {
+    PartClock clock;
+    step();
+    return clock.stop();
+  }
+
+  int64_t peak_bytes() const { return peak_bytes_; }
+  Budget budget() const { return make_budget(model_, config_); }
+
+ private:
+  const int64_t before_;
+  const Config config_;
+  const at::Device device_;
+  const AttentionSetup attention_;
+  const Gpt model_;
+  Optimizers optimizers_;
+  const data::Batch batch_;
+  int64_t peak_bytes_ = 0;
+};
+
+Config baseline(const std::string& backend) {
+  Config config;
+  config.attention = backend;
+  config.target_flops = std::nullopt;
+  config.max_steps = 1;
+  return config;
+}
+
+struct Case {
+  std::string name;
+  std::vector<Config> configs;  // one a backend
+};
+
+std::vector<Case> cases_of(const StepBenchOptions& options) {
+  std::vector<Case> cases(1);
+  cases[0].name = "baseline";
+  for (const char* backend : {"vanilla", "sdpa", "flash", "flex"}) {
+    cases[0].configs.push_back(baseline(backend));
+  }
+  if (options.quick) return cases;
+  constexpr int64_t kTokens = 16384;
+  for (const int64_t T : {256, 1024, 4096, 16384}) {
+    Config config = baseline("flash");
+    config.sequence_len = T;
+    config.batch_size = kTokens / T;
+    cases.push_back({"T " + std::to_string(T) + ", 16384 tokens", {config}});
+  }
+  Config large = baseline("flash");
+  large.n_layer = 12, large.n_embd = 768, large.n_head = large.n_kv_head = 12;
+  large.sequence_len = 1024, large.batch_size = 2;
+  cases.push_back({"12 layers of 768, T 1024", {large}});
+  return cases;
+}
+
+class Bench {
+ public:
+  explicit Bench(const StepBenchOptions& options)
+      : options_(options), dtype_(choose_dtype(options.dtype, options.device)) {}
+
+  ordered_json run() {
+    const std::vector<Case> cases = cases_of(options_);
+    const size_t all = cases.size() + (options_.python.empty() ? 0 : 1);
+    for (size_t i = 0; i < cases.size(); ++i) {
+      show_progress(i + 1, all, cases[i].name);
+      run_case(cases[i]);
+    }
+    ordered_json record = {{"machine", describe_environment(options_.device)},
+                           {"gemm_tflops", rows_[0].at("gemm_tflops")},
+                           {"rows", rows_}};
+    if (!options_.python.empty()) {
+      show_progress(all, all, "PyTorch");
+      record["python"] = time_python(options_.python, dtype_name(dtype_), options_.repeat);
+    }
+    return record;
+  }
+
+ private:
+  void run_case(const Case& one) {
+    std::vector<std::unique_ptr<Trainee>> trainees;
+    std::vector<Contender> contenders = {gemm(dtype_, options_.device)};
+    for (const Config& config : one.configs) {
+      trainees.push_back(std::make_unique<Trainee>(config, options_.device, dtype_));
+      contenders.push_back({config.attention, [&one = *trainees.back()] { one.step(); }});
+    }
+    const auto measured = measure(
+        contenders, {.repeat = options_.repeat, .device = options_.device, .patience_ms = 60'000});
+    for (size_t i = 0; i < trainees.size(); ++i) {
+      add_row(one.name, one.configs[i].attention, measured[0], measured[i + 1], *trainees[i]);
+      rows_.back()["ratios"] = {
+          {one.configs[0].attention, measured[1].median_ms / measured[i + 1].median_ms}};
+    }
+  }
+
+  void add_row(const std::string& name, const std::string& backend, const Measured& gemm,
+               const Measured& step, Trainee& trainee) {
+    const double seconds = step.median_ms / 1e3;
+    const double gemm_tflops = kGemmFlops / gemm.median_ms / 1e9;
+    const Budget budget = trainee.budget();
+    const double tflops = static_cast<double>(budget.flops_per_step) / seconds / 1e12;
+    rows_.push_back({{"case", name},
+                     {"backend", backend},
+                     {"pass", "step"},
+                     {"device", options_.device.str()},
+                     {"dtype", dtype_name(dtype_)},
+                     {"median_ms", step.median_ms},
+                     {"spread", step.spread},
+                     {"tokens_per_second", static_cast<double>(budget.tokens_per_step) / seconds},
+                     {"tflops_per_second", tflops},
+                     {"gemm_tflops", gemm_tflops},
+                     {"share_of_gemm", tflops / gemm_tflops},
+                     {"peak_bytes", trainee.peak_bytes()},
+                     {"parts", trainee.parts()}});
+  }
+
+  const StepBenchOptions options_;
+  const at::ScalarType dtype_;
+  ordered_json rows_ = ordered_json::array();
+};
+
+void add_parts(std::ostringstream& page, const ordered_json& rows) {
+  page << "\n| case | backend |";
+  std::vector<std::string> names;
+  for (const auto& [name, seconds] : rows[0].at("parts").items()) names.push_back(name);
+  for (const std::string& name : names) page << " " << name << " |";
+  page << " sum, ms |\n|---|---|";
+  for (size_t i = 0; i <= names.size(); ++i) page << "---:|";
+  page << "\n";
+  for (const ordered_json& row : rows) {
+    double sum = 0;
+    for (const std::string& name : names) sum += row.at("parts").at(name).get<double>();
+    page << "| " << row.at("case").get<std::string>() << " | "
+         << row.at("backend").get<std::string>() << " |";
+    for (const std::string& name : names) {
+      page << " " << fixed(100 * row.at("parts").at(name).get<double>() / sum, 1) << " % |";
+    }
+    page << " " << fixed(1e3 * sum, 0) << " |\n";
+  }
+}
+
+}  // namespace
+
+ordered_json bench_step(const StepBenchOptions& options) { return Bench(options).run(); }
+
+std::string step_markdown(const ordered_json& bench) {
+  std::ostringstream page;
+  page << "| case | backend | ms | spread | tokens/s | GFLOP/s | GEMM | share | peak MB |\n"
+       << "|---|---|---:|---:|---:|---:|---:|---:|---:|\n";
+  const ordered_json& rows = bench.at("rows");
+  for (const ordered_json& row : rows) {
+    page << "| " << row.at("case").get<std::string>() << " | "
+         << row.at("backend").get<std::string>() << " | "
+         << fixed(row.at("median_ms").get<double>(), 0) << " | "
+         << fixed(100 * row.at("spread").get<double>(), 0) << " % | "
+         << fixed(row.at("tokens_per_second").get<double>(), 0) << " | "
+         << fixed(1e3 * row.at("tflops_per_second").get<double>(), 1) << " | "
+         << fixed(1e3 * row.at("gemm_tflops").get<double>(), 0) << " | "
+         << fixed(row.at("share_of_gemm").get<double>(), 2) << " | "
+         << fixed(row.at("peak_bytes").get<double>() / 1e6, 0) << " |\n";
+  }
+  add_parts(page, rows);
+  if (bench.contains("python")) page << python_markdown(bench);
+  return page.str();
+}
+
+}  // namespace nanoflex
