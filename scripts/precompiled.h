@@ -1,7 +1,7 @@
-// The headers that nearly every file needs and that cost seconds to read: compiled once.
+// The headers that nearly every file needs and that cost seconds to read: compiled once. Each costs
+// every file some time still, for the templates that it leaves open: torch/autograd.h a second.
 #pragma once
 
-#include <torch/autograd.h>
 #include <torch/types.h>
 
 #include <filesystem>
