@@ -31,7 +31,11 @@ bool has(std::initializer_list<const char*> features) {
 bool runs_anything() { return true; }
 #if defined(__x86_64__)
 bool has_avx2() { return has({"avx2", "fma3"}); }
+#ifdef NANOFLEX_SANITIZE
+bool has_avx512() { return false; }  // its kernels are not instrumented, the emulated ones are
+#else
 bool has_avx512() { return has({"avx512_f", "avx512_bw", "avx512_vl", "avx512_dq", "fma3"}); }
+#endif
 bool has_avx512_bf16() { return has_avx512() && has({"avx512_bf16"}); }
 bool has_amx() {
   // The operating system grants the tile registers to a process that asks.

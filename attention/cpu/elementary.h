@@ -76,6 +76,24 @@ struct Elementary {
     return (x < 0.0f) | (x != x) ? V::broadcast(__builtin_nanf("")) : y;
   }
 
+  /// The logarithm to base 2 in double precision, to 1e-12, of normal numbers; NaN stays NaN.
+  static D log2(F x) {
+    // x = 2^n m with sqrt(1/2) <= m < sqrt(2), log m = 2 artanh((m - 1) / (m + 1))
+    const I shifted = bits(x) - 0x3f3504f3;
+    const D n = __builtin_convertvector(shifted >> 23, D);
+    const D m = __builtin_convertvector(number((shifted & 0x007fffff) + 0x3f3504f3), D);
+    const D s = (m - 1.0) / (m + 1.0), u = s * s;
+    D y = u * (1.0 / 15) + 1.0 / 13;
+    y = y * u + 1.0 / 11;
+    y = y * u + 1.0 / 9;
+    y = y * u + 1.0 / 7;
+    y = y * u + 1.0 / 5;
+    y = y * u + 1.0 / 3;
+    y = y * u + 1.0;
+    constexpr double kTwoLog2E = 2.8853900817779268;
+    return n + s * y * kTwoLog2E + __builtin_convertvector(x - x, D);
+  }
+
   /// x P(x^2) / Q(x^2), to 1.3e-9 up to 9, where fp32 rounds to 1.
   static F tanh(F x) {
     x = x > 9.0f ? V::broadcast(9.0f) : x < -9.0f ? V::broadcast(-9.0f) : x;

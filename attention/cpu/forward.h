@@ -288,13 +288,19 @@ class Forward {
       return;
     }
     float factor[kWidth];
+    double log2_sum[kWidth];
+    for (int n = 0; n < kWidth; n += Math::kLanes) {
+      const auto log2 = Elementary<Math::kLanes>::log2(V::load(panel.sum + n));
+      __builtin_memcpy(log2_sum + n, &log2, sizeof(log2));
+    }
     Input* rows[kWidth] = {};
     auto [h, t] = place(index * kWidth);
     for (int lane = 0; lane < lanes; ++lane, next(h, t)) {
       const float sum = panel.sum[lane];
       factor[lane] = sum > 0 || sum != sum ? 1 / sum : 0;
       rows[lane] = row_of<Input>(p_.o, unit_.b, h, t);
-      put_denominator(p_, (unit_.b * p_.H + h) * p_.T + t, panel.maximum[lane], sum);
+      put_denominator(p_, (unit_.b * p_.H + h) * p_.T + t, panel.maximum[lane], sum,
+                      log2_sum[lane]);
     }
     for (int lane = lanes; lane < kWidth; ++lane) factor[lane] = 0;
     put_rows<Math::kLanes, Input>(output, p_.D, kWidth, factor,

@@ -161,7 +161,7 @@ void join_column(const Problem& p, const ForwardPlan& plan, const float* parts,
       value += factor(i) * parts[i * size + column * p.D + d];
     row[d] = static_cast<Output>(sum == 0 ? 0 : value / sum);
   }
-  put_denominator(p, (unit.b * p.H + h) * p.T + t, maximum, sum);
+  put_denominator(p, (unit.b * p.H + h) * p.T + t, maximum, sum, std::log2(double{sum}));
 }
 
 void join(const Problem& p, const ForwardPlan& plan, const float* partials, bool bfloat16) {
