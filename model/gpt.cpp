@@ -98,8 +98,8 @@ at::Tensor Gpt::attend_layer(const Block& block, const at::Tensor& x, int64_t la
   const at::Tensor k = project(x, block.c_k).view({B, T, options_.n_kv_head, D});
   const at::Tensor v = project(x, block.c_v).view({B, T, options_.n_kv_head, D});
 
-  const at::Tensor queries = rms_norm(rotary_.rotate(q, position)).transpose(1, 2);
-  at::Tensor keys = rms_norm(rotary_.rotate(k, position)).transpose(1, 2);  // [B, H_kv, T, D]
+  const at::Tensor queries = rotary_.rotate_and_norm(q, position).transpose(1, 2);
+  at::Tensor keys = rotary_.rotate_and_norm(k, position).transpose(1, 2);  // [B, H_kv, T, D]
   at::Tensor values = v.transpose(1, 2);
   if (cache) std::tie(keys, values) = cache->append(layer, keys, values);
 

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <stdexcept>
 
+#include "model/cpu/dispatch.h"
 #include "model/head_cpu.h"
 
 namespace nanoflex {
@@ -21,14 +22,10 @@ at::ScalarType accumulation_type(const at::Tensor& x) {
   return x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
 }
 
-bool has_cpu_kernels(const at::Tensor& x) {
-  return x.is_cpu() && (x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16);
-}
-
 HeadResult by_kernels(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& targets,
                       const HeadOptions& options) {
   return head_cpu(x.contiguous(), weight.to(x.scalar_type()).contiguous(), targets.contiguous(),
-                  options, cpu::chosen_head_kernels());
+                  options, cpu::chosen_model_kernels());
 }
 
 // tanh(x weight^T / softcap), [rows, V]: the logits without their factor `softcap`.
@@ -94,7 +91,7 @@ class PlainHead {
 
 HeadResult run_head(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& targets,
                     const HeadOptions& options) {
-  if (has_cpu_kernels(x)) return by_kernels(x, weight, targets, options);
+  if (cpu::has_model_kernels(x)) return by_kernels(x, weight, targets, options);
   return PlainHead(x, weight, options).run(targets);
 }
 

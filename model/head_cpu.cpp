@@ -6,7 +6,7 @@
 #include <atomic>
 #include <cmath>
 
-#include "attention/cpu/dispatch.h"
+#include "model/cpu/dispatch.h"
 
 namespace nanoflex {
 namespace {
@@ -143,55 +143,11 @@ class Head {
   HeadResult result_;
 };
 
-struct Candidate {
-  std::string name;
-  cpu::HeadKernelSet (*kernels)();
-  cpu::HeadKernelSet (*emulated)();
-};
-
-// Names as in attention/cpu/dispatch.h.
-const std::vector<Candidate>& candidates() {
-  using namespace cpu;  // NOLINT
-  static const std::vector<Candidate> table = {
-#if defined(__x86_64__)
-    {"amx", amx_head_kernels, emulated_amx_head_kernels},
-    {"avx512_bf16", avx512_bf16_head_kernels, emulated_avx512_bf16_head_kernels},
-    {"avx512", avx512_head_kernels, emulated_avx512_head_kernels},
-    {"avx2", avx2_head_kernels, portable_head_kernels},
-#endif
-    {"portable", portable_head_kernels, portable_head_kernels},
-  };
-  return table;
-}
-
 }  // namespace
 
 HeadResult head_cpu(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& targets,
-                    const HeadOptions& options, const cpu::HeadKernelSet& kernels) {
-  const bool is_fp32 = x.scalar_type() == at::kFloat;
-  return Head(x, weight, targets, options, is_fp32 ? kernels.float32 : kernels.bfloat16).run();
+                    const HeadOptions& options, const cpu::ModelKernelSet& kernels) {
+  return Head(x, weight, targets, options, cpu::of_dtype(kernels, x).head).run();
 }
 
-namespace cpu {
-
-const HeadKernelSet& chosen_head_kernels() {
-  static const HeadKernelSet chosen = [] {
-    const std::string name = chosen_kernels().name;
-    const auto& all = candidates();
-    return std::find_if(all.begin(), all.end(),
-                        [&](const Candidate& candidate) { return candidate.name == name; })
-        ->kernels();
-  }();
-  return chosen;
-}
-
-std::vector<HeadKernelSet> all_head_kernels() {
-  std::vector<HeadKernelSet> all;
-  for (const Candidate& candidate : candidates()) {
-    all.push_back(can_run(candidate.name) ? candidate.kernels() : candidate.emulated());
-  }
-  return all;
-}
-
-}  // namespace cpu
 }  // namespace nanoflex

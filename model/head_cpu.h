@@ -2,10 +2,7 @@
 
 #include <torch/types.h>
 
-#include <string>
-#include <vector>
-
-#include "model/cpu/head_kernels.h"
+#include "model/cpu/kernels.h"
 
 namespace nanoflex {
 
@@ -27,15 +24,6 @@ struct HeadOptions {
 /// int64, contiguous, below V. dx is in x's dtype, dweight in fp32. The same bits for any number of
 /// threads.
 HeadResult head_cpu(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& targets,
-                    const HeadOptions& options, const cpu::HeadKernelSet& kernels);
+                    const HeadOptions& options, const cpu::ModelKernelSet& kernels);
 
-namespace cpu {
-
-/// The set that goes with chosen_kernels().
-const HeadKernelSet& chosen_head_kernels();
-
-/// Every set on any machine, for tests: those that this CPU cannot run are emulated.
-std::vector<HeadKernelSet> all_head_kernels();
-
-}  // namespace cpu
 }  // namespace nanoflex

@@ -1,13 +1,13 @@
 #include "attention/cpu/amx.h"
 
 #include "attention/cpu/instructions.h"
-#include "model/cpu/head_tile.h"
+#include "model/cpu/instantiate.h"
 
 namespace nanoflex::cpu {
 
-HeadKernelSet amx_head_kernels() {
-  return {"amx", head_kernels_of<Avx512Math, float>(),
-          head_kernels_of<AmxMath<NativeTiles>, uint16_t>()};
+ModelKernelSet amx_model_kernels() {
+  return {"amx", model_kernels_of<Avx512Math, float>(),
+          model_kernels_of<AmxMath<NativeTiles>, uint16_t>()};
 }
 
 }  // namespace nanoflex::cpu

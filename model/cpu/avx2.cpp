@@ -1,9 +1,9 @@
-#include "model/cpu/head_tile.h"
+#include "model/cpu/instantiate.h"
 
 namespace nanoflex::cpu {
 
-HeadKernelSet avx2_head_kernels() {
-  return {"avx2", head_kernels_of<Avx2Math, float>(), head_kernels_of<Avx2Math, uint16_t>()};
+ModelKernelSet avx2_model_kernels() {
+  return {"avx2", model_kernels_of<Avx2Math, float>(), model_kernels_of<Avx2Math, uint16_t>()};
 }
 
 }  // namespace nanoflex::cpu

@@ -1,9 +1,10 @@
-#include "model/cpu/head_tile.h"
+#include "model/cpu/instantiate.h"
 
 namespace nanoflex::cpu {
 
-HeadKernelSet avx512_head_kernels() {
-  return {"avx512", head_kernels_of<Avx512Math, float>(), head_kernels_of<Avx512Math, uint16_t>()};
+ModelKernelSet avx512_model_kernels() {
+  return {"avx512", model_kernels_of<Avx512Math, float>(),
+          model_kernels_of<Avx512Math, uint16_t>()};
 }
 
 }  // namespace nanoflex::cpu

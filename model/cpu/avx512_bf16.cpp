@@ -1,11 +1,11 @@
 #include "attention/cpu/instructions.h"
-#include "model/cpu/head_tile.h"
+#include "model/cpu/instantiate.h"
 
 namespace nanoflex::cpu {
 
-HeadKernelSet avx512_bf16_head_kernels() {
-  return {"avx512_bf16", head_kernels_of<Avx512Math, float>(),
-          head_kernels_of<BFloat16Math<NativeDot>, uint16_t>()};
+ModelKernelSet avx512_bf16_model_kernels() {
+  return {"avx512_bf16", model_kernels_of<Avx512Math, float>(),
+          model_kernels_of<BFloat16Math<NativeDot>, uint16_t>()};
 }
 
 }  // namespace nanoflex::cpu

@@ -50,22 +50,7 @@ struct HeadKernels {
   void (*put_rows)(const HeadChunk&, const float* dx, const float* factor, void* out);
 };
 
-struct HeadKernelSet {
-  const char* name;  ///< as in attention/cpu/dispatch.h
-  HeadKernels float32, bfloat16;
-};
-
 /// The width that rows of C are given as a right factor.
 constexpr int64_t padded_width(int64_t C) { return (C + 15) / 16 * 16 + 16; }
-
-HeadKernelSet portable_head_kernels();
-HeadKernelSet avx2_head_kernels();
-HeadKernelSet avx512_head_kernels();
-HeadKernelSet avx512_bf16_head_kernels();
-HeadKernelSet amx_head_kernels();
-
-HeadKernelSet emulated_avx512_head_kernels();
-HeadKernelSet emulated_avx512_bf16_head_kernels();
-HeadKernelSet emulated_amx_head_kernels();
 
 }  // namespace nanoflex::cpu

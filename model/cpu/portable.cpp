@@ -1,10 +1,10 @@
-#include "model/cpu/head_tile.h"
+#include "model/cpu/instantiate.h"
 
 namespace nanoflex::cpu {
 
-HeadKernelSet portable_head_kernels() {
-  return {"portable", head_kernels_of<PortableMath, float>(),
-          head_kernels_of<PortableMath, uint16_t>()};
+ModelKernelSet portable_model_kernels() {
+  return {"portable", model_kernels_of<PortableMath, float>(),
+          model_kernels_of<PortableMath, uint16_t>()};
 }
 
 }  // namespace nanoflex::cpu

@@ -4,6 +4,7 @@
 #include <ATen/Parallel.h>
 #include <gtest/gtest.h>
 
+#include "model/cpu/dispatch.h"
 #include "model/head_cpu.h"
 
 namespace nanoflex {
@@ -98,7 +99,7 @@ TEST(HeadLoss, ErrsAtMostTwiceAsMuchInEveryInstructionSet) {
     const Gradients truth = differentiate(head_loss_reference, inputs, at::kDouble, at::kDouble);
     for (const at::ScalarType type : {at::kFloat, at::kBFloat16}) {
       const Gradients plain = differentiate(head_loss_reference, inputs, type, type);
-      for (const cpu::HeadKernelSet& kernels : cpu::all_head_kernels()) {
+      for (const cpu::ModelKernelSet& kernels : cpu::all_model_kernels()) {
         SCOPED_TRACE(kernels.name);
         const double factor = 1.0 / static_cast<double>(std::max<int64_t>(1, inputs.count()));
         const HeadResult result =

@@ -1,0 +1,118 @@
+// What surrounds the products of a layer, fused, against plain tensors in fp64.
+#include "model/layers.h"
+
+#include <gtest/gtest.h>
+#include <torch/autograd.h>
+
+#include <cmath>
+#include <functional>
+
+#include "model/cpu/dispatch.h"
+#include "model/layers_cpu.h"
+
+namespace nanoflex {
+namespace {
+
+struct Values {
+  at::Tensor y, dx;
+};
+
+double error(const at::Tensor& x, const at::Tensor& truth) {
+  return (x.to(at::kDouble) - truth.to(at::kDouble)).abs().max().item<double>();
+}
+
+// At most twice the error of the plain computation in the same type, and a unit in the last place.
+void expect_as_exact(const Values& found, const Values& plain, const Values& truth,
+                     at::ScalarType type) {
+  const double unit = type == at::kFloat ? 0x1p-23 : 0x1p-7;
+  for (const auto& [name, part] : {std::pair{"y", &Values::y}, {"dx", &Values::dx}}) {
+    const double bound =
+        2 * error(plain.*part, truth.*part) + unit * (truth.*part).abs().max().item<double>();
+    EXPECT_TRUE(error(found.*part, truth.*part) <= bound)
+        << name << ": " << error(found.*part, truth.*part) << " > " << bound;
+  }
+}
+
+using Layer = std::function<at::Tensor(const at::Tensor&)>;
+
+Values differentiate(const Layer& layer, const at::Tensor& x, const at::Tensor& dy,
+                     at::ScalarType type) {
+  const at::Tensor leaf = x.to(type).detach().requires_grad_();
+  const at::Tensor y = layer(leaf);
+  return {y.detach(), torch::autograd::grad({y}, {leaf}, {dy.to(type)})[0]};
+}
+
+// Numbers that every dtype holds exactly, so that there is one truth.
+at::Tensor random(at::IntArrayRef sizes) {
+  return at::randn(sizes).to(at::kBFloat16).to(at::kDouble);
+}
+
+// Rows of whole vectors and of pieces, and enough of them for several threads.
+TEST(Layers, NormIsItsDefinitionInEveryInstructionSet) {
+  at::manual_seed(1);
+  for (const auto& sizes :
+       std::vector<std::vector<int64_t>>{{3, 1}, {2, 5, 7}, {400, 50}, {9, 96}}) {
+    const at::Tensor x = random(sizes), dy = random(sizes);
+    const Values truth = differentiate(rms_norm_reference, x, dy, at::kDouble);
+    for (const at::ScalarType type : {at::kFloat, at::kBFloat16}) {
+      const Values plain = differentiate(rms_norm_reference, x, dy, type);
+      for (const cpu::ModelKernelSet& kernels : cpu::all_model_kernels()) {
+        SCOPED_TRACE(c10::str(kernels.name, " ", type, " ", at::IntArrayRef(sizes)));
+        const NormResult result = norm_cpu(x.to(type), {}, kernels);
+        expect_as_exact({result.y, norm_backward_cpu(result, dy.to(type), {}, kernels)}, plain,
+                        truth, type);
+      }
+      expect_as_exact(differentiate(rms_norm, x, dy, type), plain, truth, type);
+    }
+  }
+}
+
+TEST(Layers, RotationAndNormAreTheirDefinitionInEveryInstructionSet) {
+  at::manual_seed(2);
+  for (const int64_t D : {2, 10, 32, 48}) {
+    const at::Tensor x = random({2, 30, 3, D}), dy = random({2, 30, 3, D});
+    const Rotary rotary(40, D, at::kCPU);
+    const Layer plainly = [&](const at::Tensor& any) {
+      return rms_norm_reference(rotary.rotate(any, 7));
+    };
+    const Layer fused = [&](const at::Tensor& any) { return rotary.rotate_and_norm(any, 7); };
+    const Values truth = differentiate(plainly, x, dy, at::kDouble);
+    for (const at::ScalarType type : {at::kFloat, at::kBFloat16}) {
+      SCOPED_TRACE(c10::str(type, " ", D));
+      const Values plain = differentiate(plainly, x, dy, type);
+      expect_as_exact(differentiate(fused, x, dy, type), plain, truth, type);
+      for (const cpu::ModelKernelSet& kernels : cpu::all_model_kernels()) {
+        SCOPED_TRACE(kernels.name);
+        const Rotation rotation = rotary.rotation(7, 30);
+        const NormResult result = norm_cpu(x.to(type), rotation, kernels);
+        expect_as_exact({result.y, norm_backward_cpu(result, dy.to(type), rotation, kernels)},
+                        plain, truth, type);
+      }
+    }
+  }
+}
+
+TEST(Layers, ReluSquaredIsItsDefinitionInEveryInstructionSet) {
+  at::manual_seed(3);
+  const at::Tensor x = random({70, 701}), dy = random({70, 701});
+  const Values truth = differentiate(relu_squared_reference, x, dy, at::kDouble);
+  for (const at::ScalarType type : {at::kFloat, at::kBFloat16}) {
+    const Values plain = differentiate(relu_squared_reference, x, dy, type);
+    for (const cpu::ModelKernelSet& kernels : cpu::all_model_kernels()) {
+      SCOPED_TRACE(c10::str(kernels.name, " ", type));
+      expect_as_exact({relu_squared_cpu(x.to(type), kernels),
+                       relu_squared_backward_cpu(x.to(type), dy.to(type), kernels)},
+                      plain, truth, type);
+    }
+    expect_as_exact(differentiate(relu_squared, x, dy, type), plain, truth, type);
+  }
+}
+
+TEST(Layers, TakeStridedInputs) {
+  const at::Tensor x = at::randn({6, 40}).t();
+  EXPECT_TRUE(at::allclose(rms_norm(x), rms_norm_reference(x)));
+  EXPECT_TRUE(at::allclose(relu_squared(x), relu_squared_reference(x)));
+}
+
+}  // namespace
+}  // namespace nanoflex
