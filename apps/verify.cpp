@@ -1,10 +1,14 @@
 // ./verify attention: one attention call on tensors from a file, to hold against another library.
+// ./verify --suite: a whole model under every backend against plain tensors.
 #include <cxxopts.hpp>
 #include <iostream>
 #include <stdexcept>
 
 #include "evidence/verify_attention.h"
+#include "evidence/verify_model.h"
 #include "trainer/command_line.h"
+#include "trainer/machine.h"
+#include "trainer/run_folder.h"
 
 namespace {
 
@@ -12,9 +16,10 @@ using namespace nanoflex;
 
 cxxopts::Options make_options() {
   cxxopts::Options options("verify",
-                           "Reads q, k, v (perhaps do, and captured tensors) and writes o, "
-                           "logsumexp, dq, dk, dv.\n");
-  options.positional_help("attention");
+                           "attention: reads q, k, v (perhaps do, and captured tensors) and writes "
+                           "o, logsumexp, dq, dk, dv.\n--suite: a model under every backend "
+                           "against plain tensors, a line a check.\n");
+  options.positional_help("[attention]");
   options.add_options()("what", "attention: one call on tensors from a file",
                         cxxopts::value<std::string>())(
       "tensors", ".safetensors with q [B, H, T, D], k, v [B, H_kv, S, D]",
@@ -28,6 +33,13 @@ cxxopts::Options make_options() {
       cxxopts::value<std::string>()->default_value("auto"))(
       "device", "cpu, cuda or cuda:N", cxxopts::value<std::string>()->default_value("cpu"))(
       "help", "show this and stop");
+  options.add_options("suite")("suite", "forward, decoding, gradients and training")(
+      "model", "standard or deep", cxxopts::value<std::string>()->default_value("standard"))(
+      "dtype", "float32 or bfloat16", cxxopts::value<std::string>()->default_value("float32"))(
+      "run-id", "name of the record; else YYYYMMDD_HHMMSS",
+      cxxopts::value<std::string>()->default_value(""))(
+      "runs-dir", "folder that holds the records",
+      cxxopts::value<std::string>()->default_value("runs"))("json", "print the checks as JSON");
   options.parse_positional({"what"});
   return options;
 }
@@ -37,11 +49,35 @@ std::string required(const cxxopts::ParseResult& flags, const std::string& name)
   throw std::invalid_argument("[verify] --" + name + " is missing; see --help");
 }
 
+int run_suite(const cxxopts::ParseResult& flags) {
+  const std::string dtype = flags["dtype"].as<std::string>();
+  if (dtype != "float32" && dtype != "bfloat16") {
+    throw std::invalid_argument("[verify] --dtype must be float32 or bfloat16, is '" + dtype + "'");
+  }
+  const at::Device device = choose_device(flags["device"].as<std::string>());
+  const VerifyModelOptions options = {.model = flags["model"].as<std::string>(),
+                                      .device = device,
+                                      .dtype = choose_dtype(dtype, device)};
+  const auto checks = verify_suite(options);
+  const auto record = to_json(checks, options);
+  const ClaimedFolder folder =
+      claim_folder(flags["runs-dir"].as<std::string>(), flags["run-id"].as<std::string>());
+  write_file(folder.path / "verify.json", record.dump(2) + "\n");
+  write_file(folder.path / "verify.md", to_markdown(checks));
+  std::cout << (flags.count("json") > 0 ? record.dump(2) + "\n" : to_markdown(checks));
+  std::cerr << "record: " << folder.path.string() << "\n";
+  return record.at("passed").get<bool>() ? 0 : 1;
+}
+
 int verify(const cxxopts::ParseResult& flags) {
   const std::string what = flags.count("what") ? flags["what"].as<std::string>() : "";
+  if (flags.count("suite") > 0 && what.empty() && flags.unmatched().empty()) {
+    return run_suite(flags);
+  }
   if (what != "attention" || !flags.unmatched().empty()) {
     throw std::invalid_argument(
-        "[verify] say what to verify: ./verify attention --tensors FILE --out FILE; is '" +
+        "[verify] say what to verify: ./verify --suite, or ./verify attention --tensors FILE --out "
+        "FILE; is '" +
         (flags.unmatched().empty() ? what : flags.unmatched().front()) + "'");
   }
   VerifyAttentionOptions options{.tensors = required(flags, "tensors"),
