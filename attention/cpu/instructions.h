@@ -20,7 +20,7 @@ struct NativeDot {
 };
 #endif
 
-#ifdef __AMX_BF16__
+#if defined(__AMX_BF16__) || defined(__AMXBF16__)  // as g++ and as older clang say it
 // The compiler's tile instructions take literal register numbers and do not say that they touch
 // memory: hence the switches and the barriers.
 struct NativeTiles {
