@@ -22,8 +22,20 @@ at::ScalarType accumulation_type(const at::Tensor& x) {
   return x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
 }
 
+// The kernels write where a target points.
+void check_targets(const at::Tensor& targets, int64_t vocabulary) {
+  if (targets.numel() == 0) return;
+  const auto [low, high] = targets.aminmax();
+  for (const int64_t target : {low.item<int64_t>(), high.item<int64_t>()}) {
+    if (target == kIgnored || (target >= 0 && target < vocabulary)) continue;
+    throw std::invalid_argument("[model] targets must be -1 or tokens below vocab_size " +
+                                std::to_string(vocabulary) + ", one is " + std::to_string(target));
+  }
+}
+
 HeadResult by_kernels(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& targets,
                       const HeadOptions& options) {
+  check_targets(targets, weight.size(0));
   return head_cpu(x.contiguous(), weight.to(x.scalar_type()).contiguous(), targets.contiguous(),
                   options, cpu::chosen_model_kernels());
 }

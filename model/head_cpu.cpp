@@ -43,6 +43,7 @@ class Head {
   }
 
   HeadResult run() {
+    if (x_.size(0) == 0 && options_.gradients) result_.dweight.zero_();
     for (int64_t row = 0; row < x_.size(0); row += kHeadRows) {
       take_rows(row, std::min(kHeadRows, x_.size(0) - row));
     }

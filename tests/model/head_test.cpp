@@ -154,6 +154,28 @@ TEST(HeadLoss, IgnoredTargetsHaveNoLossAndNoGradient) {
   }
 }
 
+TEST(HeadLoss, RefusesTargetsOutsideOfTheVocabulary) {
+  const at::Tensor x = at::randn({3, 4}), weight = at::randn({5, 4});
+  for (const int64_t wrong : {int64_t{5}, int64_t{-2}}) {
+    try {
+      head_loss(x, weight, at::tensor({int64_t{0}, wrong, int64_t{-1}}), {});
+      FAIL() << "nothing was refused";
+    } catch (const std::invalid_argument& error) {
+      EXPECT_EQ(std::string(error.what()),
+                "[model] targets must be -1 or tokens below vocab_size 5, one is " +
+                    std::to_string(wrong));
+    }
+  }
+}
+
+TEST(HeadLoss, NoRowsHaveNoLossAndNoGradient) {
+  const at::Tensor weight = at::randn({5, 4}).requires_grad_();
+  const at::Tensor loss = head_loss(at::randn({0, 4}), weight, at::zeros({0}, at::kLong), {});
+  loss.backward();
+  EXPECT_EQ(loss.item<double>(), 0);
+  EXPECT_EQ(weight.grad().abs().max().item<double>(), 0);
+}
+
 TEST(HeadLoss, RefusesASecondBackwardPass) {
   const at::Tensor x = at::randn({3, 4}).requires_grad_();
   const at::Tensor loss = head_loss(x, at::randn({5, 4}), at::zeros({3}, at::kLong), {});
