@@ -69,9 +69,19 @@ int run_suite(const cxxopts::ParseResult& flags) {
   return record.at("passed").get<bool>() ? 0 : 1;
 }
 
+// A flag that would do nothing is a mistake.
+void refuse(const cxxopts::ParseResult& flags, const std::vector<std::string>& names,
+            const std::string& owner) {
+  for (const std::string& name : names) {
+    if (flags.count(name) == 0) continue;
+    throw std::invalid_argument("[verify] --" + name + " is a flag of ./verify " + owner);
+  }
+}
+
 int verify(const cxxopts::ParseResult& flags) {
   const std::string what = flags.count("what") ? flags["what"].as<std::string>() : "";
   if (flags.count("suite") > 0 && what.empty() && flags.unmatched().empty()) {
+    refuse(flags, {"tensors", "out", "mask", "score", "scale", "backend"}, "attention");
     return run_suite(flags);
   }
   if (what != "attention" || !flags.unmatched().empty()) {
@@ -80,6 +90,7 @@ int verify(const cxxopts::ParseResult& flags) {
         "FILE; is '" +
         (flags.unmatched().empty() ? what : flags.unmatched().front()) + "'");
   }
+  refuse(flags, {"suite", "model", "dtype", "run-id", "runs-dir", "json"}, "--suite");
   VerifyAttentionOptions options{.tensors = required(flags, "tensors"),
                                  .out = required(flags, "out"),
                                  .mask = flags["mask"].as<std::string>(),

@@ -1,7 +1,7 @@
 // What the fused tile kernels compute, whatever device they run on.
 #pragma once
 
-#include <torch/types.h>
+#include <ATen/Functions.h>
 
 #include <cstdint>
 #include <memory>

@@ -1,6 +1,6 @@
 #include "data/loader.h"
 
-#include <torch/types.h>
+#include <ATen/Functions.h>
 
 namespace nanoflex::data {
 

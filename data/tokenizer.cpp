@@ -1,7 +1,7 @@
 #include "data/tokenizer.h"
 
+#include <ATen/Functions.h>
 #include <sentencepiece_processor.h>
-#include <torch/types.h>
 
 #include <algorithm>
 #include <stdexcept>

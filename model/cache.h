@@ -1,6 +1,6 @@
 #pragma once
 
-#include <torch/types.h>
+#include <ATen/Functions.h>
 
 #include <utility>
 #include <vector>

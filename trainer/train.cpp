@@ -1,6 +1,7 @@
 #include "trainer/train.h"
 
 #include <ATen/Context.h>
+#include <ATen/core/grad_mode.h>
 
 #include <chrono>
 #include <cmath>

@@ -1,5 +1,7 @@
 #include "attention/cuda/captured_gradients.h"
 
+#include <ATen/core/grad_mode.h>
+
 #include <algorithm>
 #include <limits>
 

@@ -2,7 +2,7 @@
 // kernels.
 #pragma once
 
-#include <torch/types.h>
+#include <ATen/Functions.h>
 
 #include <cstdint>
 #include <map>

@@ -1,4 +1,4 @@
-#include <torch/types.h>
+#include <ATen/Functions.h>
 
 #include <atomic>
 #include <chrono>

@@ -1,4 +1,4 @@
-#include <torch/types.h>
+#include <ATen/Functions.h>
 
 #include "data/encode.h"
 #include "data/tokenizer.h"

@@ -2,6 +2,7 @@
 #include "model/head.h"
 
 #include <ATen/Parallel.h>
+#include <ATen/TensorIndexing.h>
 #include <gtest/gtest.h>
 
 #include "model/cpu/dispatch.h"

@@ -1,6 +1,7 @@
 // Whole training runs on small fixtures: what a user would see of ./train.
 #include "trainer/train.h"
 
+#include <ATen/core/grad_mode.h>
 #include <gtest/gtest.h>
 
 #include <csignal>
@@ -92,6 +93,16 @@ std::string rejection(const Config& config) {
 }
 
 // Rounding alone moves these losses by up to 6e-5; a missing Nesterov step by 1.4e-3.
+TEST(Train, ZLossIsAddedToEachLoss) {
+  Config config = reference_config();
+  config.init_from = "";  // the head is zero then: every logsumexp is ln(vocabulary)
+  config.max_steps = 1;
+  config.z_loss = 0.01;
+  const double log_vocabulary = std::log(static_cast<double>(config.vocab_size));
+  const double expected = log_vocabulary + 0.01 * log_vocabulary * log_vocabulary;
+  EXPECT_NEAR(train_losses(config).at(0), expected, 1e-5);
+}
+
 TEST(Train, AgreesWithThePythonReference) {
   const json reference = read_json(fixture("losses.json"));
   const auto expected = reference.at("losses").get<std::vector<double>>();
