@@ -2,7 +2,7 @@
 // recompute the rest (Dao, "FlashAttention-2", arXiv:2307.08691).
 #include "attention/fused.h"
 
-#include <torch/autograd.h>
+#include <torch/csrc/autograd/custom_function.h>
 
 #include <stdexcept>
 

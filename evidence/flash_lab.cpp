@@ -1,6 +1,7 @@
 #include "evidence/flash_lab.h"
 
-#include <torch/autograd.h>
+#include <ATen/core/grad_mode.h>
+#include <torch/csrc/autograd/autograd.h>
 
 #include <stdexcept>
 

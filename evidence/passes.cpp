@@ -1,6 +1,7 @@
 #include "evidence/passes.h"
 
-#include <torch/autograd.h>
+#include <ATen/core/grad_mode.h>
+#include <torch/csrc/autograd/autograd.h>
 #include <unistd.h>
 
 #include <cstdio>

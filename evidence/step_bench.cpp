@@ -7,7 +7,7 @@
 #include <sstream>
 
 #include "evidence/measure.h"
-#include "evidence/part_clock.h"
+#include "trainer/part_clock.h"
 #include "evidence/passes.h"
 #include "evidence/python_peer.h"
 #include "trainer/budget.h"

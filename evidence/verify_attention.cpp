@@ -1,6 +1,6 @@
 #include "evidence/verify_attention.h"
 
-#include <torch/autograd.h>
+#include <torch/csrc/autograd/autograd.h>
 
 #include <map>
 #include <stdexcept>

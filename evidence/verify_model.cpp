@@ -1,7 +1,8 @@
 #include "evidence/verify_model.h"
 
 #include <ATen/CPUGeneratorImpl.h>
-#include <torch/autograd.h>
+#include <ATen/core/grad_mode.h>
+#include <torch/csrc/autograd/autograd.h>
 
 #include <algorithm>
 #include <cmath>

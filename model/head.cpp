@@ -1,7 +1,7 @@
 #include "model/head.h"
 
 #include <ATen/record_function.h>
-#include <torch/autograd.h>
+#include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
 #include <stdexcept>

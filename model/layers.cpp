@@ -2,7 +2,7 @@
 
 #include <ATen/ops/linear.h>
 #include <ATen/ops/rms_norm.h>
-#include <torch/autograd.h>
+#include <torch/csrc/autograd/custom_function.h>
 
 #include "model/cpu/dispatch.h"
 #include "model/layers_cpu.h"

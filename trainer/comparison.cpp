@@ -117,7 +117,7 @@ std::vector<std::string> labels_of(const std::vector<RunSummary>& runs) {
 }
 
 ComparisonRow row_of(const RunSummary& run, const RunSummary& first, const std::string& label) {
-  ComparisonRow row{label, printable(run.path.string()), run.status, run.backend, {}};
+  ComparisonRow row{label, printable(run.path.string()), run.status, run.backend, {}, run.profile};
   for (size_t i = 0; i < kMetrics.size(); ++i) {
     const auto value = run.*kMetrics[i].value, base = first.*kMetrics[i].value;
     row.numbers[i].value = value;
@@ -157,6 +157,52 @@ Table keys_table(const Comparison& comparison) {
     cells = {key};
     for (const auto& value : values) cells.push_back(shown_or_dash(value));
   }
+  return table;
+}
+
+std::string milliseconds(const json& seconds) {
+  return seconds.is_number() ? with_decimals(1e3 * seconds.get<double>(), 2) : "-";
+}
+
+std::string count(const json& number) {
+  return number.is_number() ? with_decimals(number.get<double>(), 0) : "-";
+}
+
+std::string held(const json& profile) {
+  if (!profile.contains("queries_by_keys_tensor")) return "-";
+  const json& made = profile["queries_by_keys_tensor"];
+  return made.is_null() ? "no" : "yes: " + shown(made);
+}
+
+// A column for each run that was profiled; no rows where none was.
+Table profile_table(const Comparison& comparison) {
+  std::vector<const ComparisonRow*> profiled;
+  std::set<std::string> parts;
+  for (const ComparisonRow& row : comparison.rows) {
+    if (!row.profile.is_object()) continue;
+    profiled.push_back(&row);
+    const json timed = row.profile.value("parts", json::object());
+    for (const auto& [name, seconds] : timed.items()) parts.insert(name);
+  }
+  if (profiled.empty()) return {};
+  Table table{{"profile of a step"}};
+  const auto add = [&](const std::string& name, const auto& cell_of) {
+    auto& cells = table.emplace_back();
+    cells = {name};
+    for (const ComparisonRow* row : profiled) cells.push_back(cell_of(row->profile));
+  };
+  for (const ComparisonRow* row : profiled) table[0].push_back(row->label);
+  add("ms, under the profiler",
+      [](const json& p) { return milliseconds(p.value("seconds_per_step", json())); });
+  for (const std::string& part : parts) {
+    add("ms of " + printable(part), [&](const json& p) {
+      return milliseconds(p.value("parts", json::object()).value(part, json()));
+    });
+  }
+  add("launches", [](const json& p) { return count(p.value("launches_per_step", json())); });
+  add("queries x keys tensor held", held);
+  add("fewer launches than vanilla",
+      [](const json& p) { return count(p.value("fewer_operations", json())); });
   return table;
 }
 
@@ -234,6 +280,8 @@ std::string to_text(const Comparison& comparison) {
   std::string text = aligned(numbers_table(comparison), 2);
   if (!comparison.warnings.empty()) text += '\n';
   for (const auto& warning : comparison.warnings) text += "warning: " + warning + '\n';
+  const Table profiles = profile_table(comparison);
+  if (!profiles.empty()) text += '\n' + aligned(profiles, 1);
   if (comparison.rows.size() < 2) return text;
   if (comparison.differing_keys.empty()) return text + "\nno config key differs\n";
   return text + '\n' + aligned(keys_table(comparison), comparison.rows.size() + 1);
@@ -243,6 +291,8 @@ std::string to_markdown(const Comparison& comparison) {
   std::string text = markdown_table(numbers_table(comparison), 2);
   for (const auto& warning : comparison.warnings)
     text += "\n**Warning:** " + escaped(warning) + '\n';
+  const Table profiles = profile_table(comparison);
+  if (!profiles.empty()) text += '\n' + markdown_table(profiles, 1);
   if (comparison.rows.size() < 2) return text;
   if (comparison.differing_keys.empty()) return text + "\nNo config key differs.\n";
   return text + '\n' + markdown_table(keys_table(comparison), comparison.rows.size() + 1);
@@ -256,6 +306,7 @@ std::string to_json(const Comparison& comparison) {
     for (size_t i = 0; i < kMetrics.size(); ++i)
       run[kMetrics[i].name] = {{"value", json_or_null(row.numbers[i].value)},
                                {"ratio", json_or_null(row.numbers[i].ratio)}};
+    run["profile"] = row.profile;
   }
   for (const auto& [key, values] : comparison.differing_keys) {
     json by_run = json::object();

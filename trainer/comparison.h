@@ -19,6 +19,7 @@ struct ComparisonRow {
   std::string label;  // the run's id, or its path where two runs share an id
   std::string path, status, backend;
   std::array<ComparedNumber, kMetrics.size()> numbers;  // in the order of kMetrics
+  nlohmann::json profile = {};                          // of the run's summary; null: none
 };
 
 struct DifferingKey {

@@ -45,7 +45,7 @@ struct Config {
   int64_t threads = 0, seed = 42;
   // output
   std::string run_id, runs_dir = "runs";
-  int64_t log_interval = 1, checkpoint_interval = 0;
+  int64_t log_interval = 1, checkpoint_interval = 0, profile = 0;
 };
 
 /// A field of Config, by its type.

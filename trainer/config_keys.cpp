@@ -102,6 +102,8 @@ const std::vector<Key>& config_keys() {
        kMaxCount},
       {"output", "checkpoint_interval", &Config::checkpoint_interval,
        "steps between checkpoints; 0: at the end only", 0, kMaxCount},
+      {"output", "profile", &Config::profile,
+       "steps after the warm-up to record for profile.md and trace.json; not timed", 0, 100},
   };
   return keys;
 }

@@ -23,6 +23,7 @@ class CountingAllocator final : public c10::Allocator {
     int64_t peak = peak_.load();
     while (live > peak && !peak_.compare_exchange_weak(peak, live)) {
     }
+    report(data, added, live);
     return {data, data, &CountingAllocator::free, at::Device(at::kCPU)};
   }
   c10::DeleterFnPtr raw_deleter() const override { return &CountingAllocator::free; }
@@ -37,6 +38,12 @@ class CountingAllocator final : public c10::Allocator {
  private:
   static void free(void* data);
 
+  // To trainer/profile.h, when it records.
+  static void report(void* data, int64_t added, int64_t live) {
+    if (!c10::memoryProfilingEnabled()) return;
+    c10::reportMemoryUsageToProfiler(data, added, live, 0, at::Device(at::kCPU));
+  }
+
   std::atomic<int64_t> live_ = 0, peak_ = 0;
 };
 
@@ -47,7 +54,8 @@ CountingAllocator& counting_allocator() {
 }
 
 void CountingAllocator::free(void* data) {
-  counting_allocator().live_ -= static_cast<int64_t>(malloc_usable_size(data));
+  const auto freed = static_cast<int64_t>(malloc_usable_size(data));
+  report(data, -freed, counting_allocator().live_.fetch_sub(freed) - freed);
   c10::free_cpu(data);
 }
 

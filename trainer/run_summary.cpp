@@ -88,6 +88,8 @@ class Record {
     return value.get<double>();
   }
 
+  bool has(const std::string& name) const { return root_.is_object() && root_.contains(name); }
+
   const json& object(const std::string& name) const {
     const json& value = field(name);
     if (!value.is_object()) mismatch(name, "an object", value);
@@ -231,6 +233,10 @@ RunSummary read_run(const fs::path& folder) {
   run.flops_per_step = record.number("budget.flops_per_step");
   run.steps = record.number("budget.steps");
   run.config = record.object("config");
+  if (record.has("profile")) {
+    record.object("profile.parts");
+    run.profile = record.object("profile");
+  }
   for (const auto& metric : kMetrics)
     run.*metric.value = record.number(std::string("results.") + metric.name);
   return run;

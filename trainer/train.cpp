@@ -19,6 +19,7 @@
 #include "trainer/machine.h"
 #include "trainer/memory.h"
 #include "trainer/optimizers.h"
+#include "trainer/profiled_steps.h"
 #include "trainer/progress.h"
 #include "trainer/run_folder.h"
 #include "trainer/step.h"
@@ -103,6 +104,7 @@ class Run {
                     {.matrix = config_.matrix_lr.value_or(config_.learning_rate),
                      .embedding = config_.embedding_lr.value_or(config_.learning_rate),
                      .unembedding = config_.unembedding_lr.value_or(config_.learning_rate)}),
+        profiled_(config_, budget_, device_, dtype_),
         folder_(config_.runs_dir, config_.run_id),
         resolved_(fill_in(config_, device_, dtype_, attention_, threads_)) {
     if (data::names_shards(config_.data)) resolved_.bos_id = dataset_.bos_id;
@@ -158,6 +160,7 @@ class Run {
   // Returns whether time is up.
   bool take_step(int64_t step, Clock::time_point begin) {
     synchronize(device_);
+    profiled_.before(step);
     const Clock::time_point step_begin = Clock::now();
     paused_seconds_ = 0;
     const data::Batch batch = loader_.next();
@@ -182,6 +185,8 @@ class Run {
     metrics.tokens_per_second = static_cast<double>(budget_.tokens_per_step) / metrics.step_seconds;
     metrics.tflops_per_second = metrics.tokens_per_second * budget_.flops_per_token / 1e12;
     metrics.memory_bytes = peak_tensor_bytes(device_);
+    profiled_.after(step, folder_.path() / "trace.json");
+    if (profiled_.ended_with(step)) profiled_batch_ = batch;
     const bool time_up = budget_.seconds && seconds_since(begin) >= *budget_.seconds;
     const bool last = time_up || step == budget_.steps;
     record(metrics, last, seconds_since(begin));
@@ -194,8 +199,19 @@ class Run {
     paused_seconds_ += seconds_since(begin);
   }
 
+  // Once the run is measured: this takes memory of its own.
+  void write_profile() {
+    const auto profile = profiled_.result(model_, attention_, optimizers_, *profiled_batch_);
+    write_file(folder_.path() / "profile.json", profile.dump(2) + "\n");
+    write_file(folder_.path() / "profile.md", profile_markdown(profile));
+    summary_["profile"] = profile_summary(profile);
+    folder_.write_summary(summary_);
+    progress_.say("profile: " + (folder_.path() / "profile.md").string());
+  }
+
+  // Steps that were profiled are slower than they would be.
   void record(StepMetrics metrics, bool last, double elapsed) {
-    measure_.add(metrics, config_.warmup_steps);
+    measure_.add(metrics, config_.warmup_steps + config_.profile);
     if (last || (config_.val_interval > 0 && metrics.step % config_.val_interval == 0)) {
       validate(metrics);
     }
@@ -254,6 +270,7 @@ class Run {
     }
     save(measure_.steps);
     write_summary(status);
+    if (profiled_batch_) write_profile();
     for (const std::string& line : headline(summary_)) progress_.say(line);
     progress_.say("record: " + folder_.path().string());
   }
@@ -269,6 +286,8 @@ class Run {
   data::Dataset dataset_;
   data::Loader loader_;
   Optimizers optimizers_;
+  ProfiledSteps profiled_;
+  std::optional<data::Batch> profiled_batch_;
   RunFolder folder_;
   Config resolved_;
   nlohmann::ordered_json summary_;

@@ -1,6 +1,7 @@
 // Every registered backend against the definition in fp64.
+#include <ATen/core/grad_mode.h>
 #include <gtest/gtest.h>
-#include <torch/autograd.h>
+#include <torch/csrc/autograd/autograd.h>
 
 #include <limits>
 

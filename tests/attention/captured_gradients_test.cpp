@@ -3,7 +3,7 @@
 #include "attention/cuda/captured_gradients.h"
 
 #include <gtest/gtest.h>
-#include <torch/autograd.h>
+#include <torch/csrc/autograd/autograd.h>
 
 #include "attention/backends.h"
 #include "attention/flex/masks.h"

@@ -1,7 +1,7 @@
 // The fused kernels on a GPU; skipped where there is none. tests/simt runs the same sources
 // anywhere.
 #include <gtest/gtest.h>
-#include <torch/autograd.h>
+#include <torch/csrc/autograd/autograd.h>
 
 #include "attention/flex/masks.h"
 #include "attention/registry.h"

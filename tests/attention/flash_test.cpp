@@ -1,7 +1,7 @@
 // The fused CPU kernels of every instruction set, on any machine: what it lacks is emulated.
 #include <ATen/Parallel.h>
 #include <gtest/gtest.h>
-#include <torch/autograd.h>
+#include <torch/csrc/autograd/autograd.h>
 
 #include <cmath>
 #include <limits>

@@ -1,7 +1,7 @@
 #include "tests/attention/flex_cases.h"
 
 #include <gtest/gtest.h>
-#include <torch/autograd.h>
+#include <torch/csrc/autograd/autograd.h>
 
 #include <cmath>
 #include <limits>

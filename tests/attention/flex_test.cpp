@@ -1,7 +1,7 @@
 // Masks and scores inside the fused CPU kernels of every instruction set, against the same
 // expressions on whole tensors in fp64.
 #include <gtest/gtest.h>
-#include <torch/autograd.h>
+#include <torch/csrc/autograd/autograd.h>
 
 #include <limits>
 #include <random>

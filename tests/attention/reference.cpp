@@ -1,7 +1,7 @@
 #include "tests/attention/reference.h"
 
 #include <ATen/CPUGeneratorImpl.h>
-#include <torch/autograd.h>
+#include <torch/csrc/autograd/autograd.h>
 
 #include <cmath>
 #include <limits>

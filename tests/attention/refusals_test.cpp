@@ -1,6 +1,6 @@
 // What attend() refuses, and that it says so in words that help.
 #include <gtest/gtest.h>
-#include <torch/autograd.h>
+#include <torch/csrc/autograd/autograd.h>
 
 #include <cmath>
 #include <limits>

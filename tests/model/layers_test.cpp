@@ -2,7 +2,7 @@
 #include "model/layers.h"
 
 #include <gtest/gtest.h>
-#include <torch/autograd.h>
+#include <torch/csrc/autograd/autograd.h>
 
 #include <cmath>
 #include <functional>

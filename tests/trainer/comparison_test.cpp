@@ -341,5 +341,27 @@ TEST_F(ComparisonTest, AnUnknownRunNamesTheNearest) {
   EXPECT_TRUE(contains(unresolved(std::string(100000, 'x')), "has none of that name, the last is"));
 }
 
+TEST_F(ComparisonTest, ProfilesStandSideBySide) {
+  const json profile = {{"seconds_per_step", 0.5},
+                        {"launches_per_step", 3276.0},
+                        {"parts", {{"head", 0.25}}},
+                        {"queries_by_keys_tensor", nullptr},
+                        {"fewer_operations", 429}};
+  const Comparison comparison =
+      compare_with_changed([&](json& changed) { changed["profile"] = profile; });
+  const std::string text = to_text(comparison);
+  EXPECT_TRUE(contains(text, "profile of a step")) << text;
+  EXPECT_TRUE(contains(text, "ms of head")) << text;
+  EXPECT_TRUE(contains(text, "250.00")) << text;
+  EXPECT_TRUE(contains(text, "3,276")) << text;
+  EXPECT_FALSE(contains(to_text(compare({read_run(write("c"))})), "profile")) << "none was made";
+}
+
+TEST_F(ComparisonTest, AProfileOfAnotherShapeIsRefused) {
+  json broken = record("d");
+  broken["profile"] = {{"parts", 3}};
+  EXPECT_TRUE(contains(refusal(write("d", broken)), "profile.parts must be an object, is 3"));
+}
+
 }  // namespace
 }  // namespace nanoflex

@@ -1,6 +1,6 @@
 #include "tests/simt/flex/truth.h"
 
-#include <torch/autograd.h>
+#include <torch/csrc/autograd/autograd.h>
 
 #include <stdexcept>
 

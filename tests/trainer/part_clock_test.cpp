@@ -1,11 +1,10 @@
-#include "evidence/part_clock.h"
+#include "trainer/part_clock.h"
 
 #include <gtest/gtest.h>
 
 #include <chrono>
 
 #include "attention/attention.h"
-#include "evidence/python_peer.h"
 #include "model/head.h"
 #include "model/layers.h"
 
@@ -53,16 +52,6 @@ TEST(PartClock, TellsTheHeadFromOtherProducts) {
   EXPECT_GT(parts.at("other products"), 0);
   EXPECT_EQ(parts.at("attention"), 0);
   EXPECT_EQ(parts.at("optimizer"), 0);
-}
-
-TEST(PythonPeer, SaysWhatToNameWhenItFails) {
-  try {
-    time_python("/bin/false", "float32", 1);
-    FAIL() << "nothing was refused";
-  } catch (const std::runtime_error& error) {
-    EXPECT_NE(std::string(error.what()).find("--python must name a Python that has torch"),
-              std::string::npos);
-  }
 }
 
 }  // namespace

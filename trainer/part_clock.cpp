@@ -1,4 +1,4 @@
-#include "evidence/part_clock.h"
+#include "trainer/part_clock.h"
 
 #include <ATen/SequenceNumber.h>
 #include <ATen/record_function.h>

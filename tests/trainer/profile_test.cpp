@@ -1,0 +1,104 @@
+// What ./train --profile leaves behind.
+#include <gtest/gtest.h>
+
+#include <fstream>
+
+#include "trainer/operation_watch.h"
+#include "trainer/profiled_steps.h"
+#include "trainer/train.h"
+
+namespace nanoflex {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+Config small_config(const std::string& backend) {
+  static int count = 0;
+  Config config;
+  config.n_layer = 2, config.n_head = config.n_kv_head = 2, config.n_embd = 32;
+  config.sequence_len = 64, config.vocab_size = 200, config.batch_size = 2;
+  config.data = (source_dir() / "tests" / "fixtures" / "section_a" / "tokens.bin").string();
+  config.target_flops = std::nullopt;
+  config.max_steps = 6;
+  config.warmup_steps = 1;
+  config.val_tokens = 0;
+  config.profile = 2;
+  config.attention = backend;
+  config.mask = "causal";
+  config.dtype = "float32", config.device = "cpu";
+  config.runs_dir =
+      (fs::path(testing::TempDir()) / ("nanoflex_profile_" + std::to_string(getpid()))).string();
+  config.run_id = backend + std::to_string(count++);
+  return config;
+}
+
+json read(const fs::path& file) {
+  std::ifstream in(file);
+  return json::parse(in);
+}
+
+std::string text_of(const fs::path& file) {
+  std::ifstream in(file);
+  return {std::istreambuf_iterator<char>(in), {}};
+}
+
+TEST(Profile, AnswersWhetherAQueriesByKeysTensorWasHeld) {
+  const fs::path fused = train(small_config("flex"), {"train"}).folder;
+  const fs::path plain = train(small_config("vanilla"), {"train"}).folder;
+  const json f = read(fused / "summary.json").at("profile");
+  const json p = read(plain / "summary.json").at("profile");
+  EXPECT_TRUE(f.at("queries_by_keys_tensor").is_null());
+  EXPECT_FALSE(p.at("queries_by_keys_tensor").is_null());
+  EXPECT_GT(f.at("fewer_operations").get<int64_t>(), 0);
+  EXPECT_EQ(p.at("fewer_operations").get<int64_t>(), 0);
+  EXPECT_NE(text_of(fused / "profile.md").find("ever held? No."), std::string::npos);
+}
+
+TEST(Profile, TimesAddUpAndTheTraceHoldsTheOperations) {
+  const fs::path run = train(small_config("flash"), {"train"}).folder;
+  const json profile = read(run / "profile.json");
+  double parts = 0, operations = 0, products = 0;
+  for (const json& part : profile.at("parts")) parts += part.at("seconds").get<double>();
+  for (const json& operation : profile.at("operations")) {
+    operations += operation.at("seconds").get<double>();
+    if (operation.at("name") == "aten::mm") products = operation.at("flops");
+  }
+  const double step = profile.at("seconds_per_step");
+  EXPECT_TRUE(parts > 0 && parts <= 1.5 * step) << parts << " of " << step;
+  EXPECT_TRUE(operations > 0 && operations <= 1.01 * step) << operations << " of " << step;
+  EXPECT_GT(products, 0);
+  EXPECT_GE(profile.at("memory").at("peak_bytes"), profile.at("memory").at("before_bytes"));
+  EXPECT_GT(profile.at("memory").at("largest").at(0).at("bytes").get<int64_t>(), 0);
+  const json trace = read(run / "trace.json");
+  bool found = false;
+  for (const json& event : trace.at("traceEvents")) found |= event.value("name", "") == "aten::mm";
+  EXPECT_TRUE(found);
+}
+
+TEST(Profile, ChangesNoLossAndIsLeftOutOfTheTiming) {
+  Config config = small_config("flash");
+  const json with = read(train(config, {"train"}).folder / "summary.json");
+  config.profile = 0;
+  config.run_id += "_without";
+  const json without = read(train(config, {"train"}).folder / "summary.json");
+  EXPECT_EQ(with.at("results").at("final_loss"), without.at("results").at("final_loss"));
+  EXPECT_EQ(with.at("budget").at("measured_steps"), 3);
+  EXPECT_EQ(without.at("budget").at("measured_steps"), 5);
+}
+
+TEST(Profile, NeedsStepsToRecord) {
+  Config config = small_config("flash");
+  config.profile = 9;
+  try {
+    train(config, {"train"});
+    FAIL() << "nothing was refused";
+  } catch (const std::invalid_argument& error) {
+    EXPECT_NE(std::string(error.what()).find("need a run of 10, this one has 6"), std::string::npos)
+        << error.what();
+  }
+  EXPECT_FALSE(fs::exists(fs::path(config.runs_dir) / config.run_id));
+}
+
+}  // namespace
+}  // namespace nanoflex
