@@ -2,7 +2,7 @@
 
 sources = $(shell git ls-files '*.cpp' '*.h' '*.cu' '*.cuh')
 
-.PHONY: setup build test sanitize format lint clean
+.PHONY: setup build test sanitize format lint reference clean
 
 setup:
 	@scripts/setup
@@ -33,6 +33,10 @@ lint:
 	@test -n "$(sources)" || { echo "git lists no sources here"; exit 1; }
 	@clang-format --dry-run -Werror $(sources)
 	@scripts/lint
+
+# The records that README.md quotes, measured anew on this machine.
+reference:
+	@scripts/reference
 
 # Leaves .deps: what was downloaded.
 clean:

@@ -1,4 +1,7 @@
 // ./compare RUN RUN...: run records side by side.
+// A --where may hold a comma.
+#define CXXOPTS_VECTOR_DELIMITER '\0'
+
 #include <cxxopts.hpp>
 #include <exception>
 #include <iostream>
@@ -6,15 +9,19 @@
 #include <string>
 
 #include "trainer/comparison.h"
+#include "trainer/selection.h"
 
 namespace {
 
 constexpr const char* kHelp = R"(
 RUN is a run's folder, an id below the runs folder, or a quoted glob over either.
-The first run is the one that the others are measured against.
+The first run is the one that the others are measured against. Runs that differ in their seed alone
+are also shown as a mean, with a Welch test against the first such group.
 
   ./compare 20260101_120000 20260101_130000
   ./compare --markdown 'runs/2026*'
+  ./compare --where attention=flex --sort tokens_per_second '*'
+  ./compare --against before --fail-if "tokens_per_second < 0.97" after
 )";
 
 // A misspelt flag is the user's to mend, whatever class the parser's own exceptions have.
@@ -26,36 +33,78 @@ cxxopts::ParseResult parse(cxxopts::Options& options, int argc, char** argv) {
   }
 }
 
-std::string answer(int argc, char** argv) {
+// What is printed, and what --fail-if finds.
+struct Answer {
+  std::string text;
+  std::vector<std::string> failures = {};
+};
+
+std::vector<nanoflex::RunSummary> selected_runs(const cxxopts::ParseResult& flags) {
+  const auto runs_dir = flags.count("runs-dir")
+                            ? std::filesystem::path(flags["runs-dir"].as<std::string>())
+                            : nanoflex::default_runs_dir();
+  auto runs = nanoflex::read_runs(nanoflex::resolve_runs(flags.unmatched(), runs_dir), std::cerr);
+  if (flags.count("where")) {
+    runs = nanoflex::where(std::move(runs), flags["where"].as<std::vector<std::string>>());
+  }
+  if (flags.count("sort")) {
+    runs = nanoflex::sorted_by(std::move(runs), flags["sort"].as<std::string>());
+  }
+  if (!flags.count("against")) return runs;
+  const auto against = nanoflex::resolve_runs({flags["against"].as<std::string>()}, runs_dir);
+  if (against.size() != 1)
+    throw std::invalid_argument("[compare] --against must name one run, names " +
+                                std::to_string(against.size()));
+  auto all = nanoflex::read_runs(against, std::cerr);
+  for (auto& run : runs) {
+    if (!std::filesystem::equivalent(run.path, against[0])) all.push_back(std::move(run));
+  }
+  return all;
+}
+
+Answer answer(int argc, char** argv) {
   cxxopts::Options options("./compare", "Set run records side by side.");
   options.custom_help("[OPTION...] RUN RUN...");
   options.add_options()("json", "write JSON")("markdown", "write Markdown")(
-      "runs-dir", "where ids are looked up (default: runs/ here, else the project's)",
-      cxxopts::value<std::string>(), "DIR")("h,help", "show this help");
+      "where", "only runs with KEY=VALUE or KEY!=VALUE: a config key, status or id",
+      cxxopts::value<std::vector<std::string>>(), "CONDITION")(
+      "sort", "the best first by tokens_per_second, final_loss, ...", cxxopts::value<std::string>(),
+      "NUMBER")("against", "the run that the others are measured against",
+                cxxopts::value<std::string>(), "RUN")(
+      "fail-if", "exit code 1 if a ratio to the first run is like this: \"final_loss > 1.01\"",
+      cxxopts::value<std::string>(),
+      "RULE")("runs-dir", "where ids are looked up (default: runs/ here, else the project's)",
+              cxxopts::value<std::string>(), "DIR")("h,help", "show this help");
   const auto flags = parse(options, argc, argv);
-  if (flags.count("help")) return options.help() + kHelp;
+  if (flags.count("help")) return {options.help() + kHelp};
   const bool json = flags["json"].as<bool>(), markdown = flags["markdown"].as<bool>();
   if (json && markdown)
     throw std::invalid_argument("[compare] give --json or --markdown, not both");
   if (flags.unmatched().empty())
     throw std::invalid_argument("[compare] no run is named: ./compare RUN RUN...; see --help");
 
-  const auto runs_dir = flags.count("runs-dir")
-                            ? std::filesystem::path(flags["runs-dir"].as<std::string>())
-                            : nanoflex::default_runs_dir();
-  const auto folders = nanoflex::resolve_runs(flags.unmatched(), runs_dir);
-  const auto comparison = nanoflex::compare(nanoflex::read_runs(folders, std::cerr));
-  if (json) return to_json(comparison);
-  return markdown ? to_markdown(comparison) : to_text(comparison);
+  std::optional<nanoflex::FailureRule> rule;
+  if (flags.count("fail-if"))
+    rule = nanoflex::parse_failure_rule(flags["fail-if"].as<std::string>());
+  const auto comparison = nanoflex::compare(selected_runs(flags));
+  if (rule && comparison.rows.size() < 2)
+    throw std::invalid_argument("[compare] --fail-if needs a second run to hold against the first");
+  Answer result{json       ? to_json(comparison)
+                : markdown ? to_markdown(comparison)
+                           : to_text(comparison)};
+  if (rule) result.failures = nanoflex::failures(comparison, *rule);
+  return result;
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
   try {
-    std::cout << answer(argc, argv) << std::flush;
+    const Answer result = answer(argc, argv);
+    std::cout << result.text << std::flush;
     if (!std::cout) throw std::runtime_error("[compare] the output cannot be written");
-    return 0;
+    for (const std::string& line : result.failures) std::cerr << "failed: " << line << '\n';
+    return result.failures.empty() ? 0 : 1;
   } catch (const std::exception& error) {
     std::cerr << "error: " << error.what() << '\n';
     return dynamic_cast<const std::invalid_argument*>(&error) ? 2 : 1;

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "trainer/run_summary.h"
+#include "trainer/statistics.h"
 
 namespace nanoflex {
 
@@ -27,8 +28,21 @@ struct DifferingKey {
   std::vector<std::optional<nlohmann::json>> values;  // one a row; empty where a run lacks the key
 };
 
+// Runs that differ in nothing but their seed.
+struct SeedGroup {
+  std::string label;  // of its first run
+  size_t runs = 0;
+  struct Number {
+    Sample sample;
+    std::optional<double> ratio;    // of the mean to the first group's
+    std::optional<WelchTest> test;  // against the first group; empty where it says nothing
+  };
+  std::array<Number, kMetrics.size()> numbers;  // in the order of kMetrics
+};
+
 struct Comparison {
   std::vector<ComparisonRow> rows;
+  std::vector<SeedGroup> groups;  // empty where no two runs differ in their seed alone
   std::vector<DifferingKey>
       differing_keys;                 // sorted; output.run_id, which always differs, left out
   std::vector<std::string> warnings;  // budgets or models that differ, unfinished runs
