@@ -37,15 +37,15 @@ FileSum write_text(const fs::path& file, const std::string& text) {
 }
 
 void write_files(const fs::path& folder, const CheckpointState& state,
-                 const CheckpointTensors& tensors, const Config& config) {
+                 const CheckpointContents& contents) {
   json files;
   const auto note = [&](const char* name, const FileSum& sum) {
     files[name] = {{"bytes", sum.bytes}, {"crc32c", sum.crc32c}};
   };
-  note("model.safetensors", save_weights(tensors.model, folder / "model.safetensors"));
+  note("model.safetensors", save_weights(contents.model, folder / "model.safetensors"));
   note("training.safetensors",
-       write_safetensors(folder / "training.safetensors", tensors.training));
-  note("config.yaml", write_text(folder / "config.yaml", to_yaml(config)));
+       write_safetensors(folder / "training.safetensors", contents.training));
+  note("config.yaml", write_text(folder / "config.yaml", to_yaml(contents.config)));
   json text = {{"format", kFormat},        {"run_id", state.run_id},
                {"step", state.step},       {"elapsed_seconds", state.elapsed_seconds},
                {"loader", state.loader},   {"measurement", state.measurement},
@@ -53,6 +53,13 @@ void write_files(const fs::path& folder, const CheckpointState& state,
   text["crc32c"] = sum_of(text);
   write_text(folder / "state.json", text.dump(1) + "\n");
   flush_to_disk(folder);
+}
+
+void keep_tokenizer(const fs::path& run, const fs::path& tokenizer) {
+  const fs::path target = below(run) / "tokenizer.model", temporary = target.string() + ".tmp";
+  if (fs::exists(target)) return;
+  fs::copy_file(tokenizer, temporary, fs::copy_options::overwrite_existing);
+  fs::rename(temporary, target);
 }
 
 // A second name for the weights where the file system has such, else a copy.
@@ -131,17 +138,21 @@ std::vector<int64_t> checkpoint_steps(const fs::path& run) {
 }
 
 void write_checkpoint(const fs::path& run, const CheckpointState& state,
-                      const CheckpointTensors& tensors, const Config& config) {
+                      const CheckpointContents& contents) {
   const fs::path temporary = below(run) / ".saving";
   try {
     fs::remove_all(temporary);
     fs::create_directory(temporary);
-    write_files(temporary, state, tensors, config);
+    write_files(temporary, state, contents);
+    if (!contents.tokenizer.empty()) keep_tokenizer(run, contents.tokenizer);
     fs::rename(temporary, checkpoint_folder(run, state.step));
     publish_weights(run, state.step);
   } catch (const std::exception& problem) {
     std::error_code ignored;
     fs::remove_all(temporary, ignored);
+    for (const char* name : {"model.safetensors.tmp", "tokenizer.model.tmp"}) {
+      fs::remove(below(run) / name, ignored);
+    }
     const std::vector<int64_t> steps = checkpoint_steps(run);
     std::ostringstream text;
     text << "[checkpoint] cannot save step " << state.step << ": " << problem.what();
@@ -152,13 +163,6 @@ void write_checkpoint(const fs::path& run, const CheckpointState& state,
     throw std::runtime_error(text.str());
   }
   remove_older(run);
-}
-
-void keep_tokenizer(const fs::path& run, const fs::path& tokenizer) {
-  const fs::path target = below(run) / "tokenizer.model", temporary = target.string() + ".tmp";
-  if (fs::exists(target)) return;
-  fs::copy_file(tokenizer, temporary, fs::copy_options::overwrite_existing);
-  fs::rename(temporary, target);
 }
 
 CheckpointState verify_checkpoint(const fs::path& folder) try {

@@ -19,7 +19,8 @@ namespace nanoflex {
 ///   config.yaml           the resolved config
 ///   state.json            CheckpointState, and the size and CRC-32C of every file, itself included
 /// It is written under another name, flushed to disk and renamed: it is whole or not there. The
-/// newest one's weights are checkpoint/model.safetensors as well.
+/// newest one's weights are checkpoint/model.safetensors as well, and the run's tokenizer lies
+/// beside them.
 struct CheckpointState {
   std::string run_id;
   int64_t step = 0;            ///< the last one taken
@@ -28,10 +29,12 @@ struct CheckpointState {
   nlohmann::json measurement;  ///< to_json(Measurement)
 };
 
-/// What a checkpoint needs of the model and its training.
-struct CheckpointTensors {
+/// What a checkpoint holds beside its state.
+struct CheckpointContents {
   const Gpt& model;
   std::map<std::string, at::Tensor> training;
+  const Config& config;
+  std::filesystem::path tokenizer;  ///< copied to checkpoint/tokenizer.model, once; or none
 };
 
 /// The steps that a run has checkpoints of, in order; whether they are good is not looked at.
@@ -42,10 +45,7 @@ std::filesystem::path checkpoint_folder(const std::filesystem::path& run, int64_
 /// std::runtime_error, naming the one that stands, when the disk refuses; nothing of the new one
 /// is left then.
 void write_checkpoint(const std::filesystem::path& run, const CheckpointState& state,
-                      const CheckpointTensors& tensors, const Config& config);
-
-/// Copies the tokenizer to checkpoint/tokenizer.model, once.
-void keep_tokenizer(const std::filesystem::path& run, const std::filesystem::path& tokenizer);
+                      const CheckpointContents& contents);
 
 /// Reads the state of a checkpoint's folder and holds every file against its sum. Throws
 /// std::invalid_argument saying what is wrong, without naming the folder.

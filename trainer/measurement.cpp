@@ -1,6 +1,7 @@
 #include "trainer/measurement.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "trainer/memory.h"
 
@@ -61,7 +62,7 @@ Measurement measurement_from(const json& saved) {
   m.first_loss = number(saved.at("first_loss"));
   m.final_loss = number(saved.at("final_loss"));
   if (const json& validation = saved.at("validation"); !validation.is_null()) {
-    m.validation = Validation{.loss = validation.at("loss").get<double>(),
+    m.validation = Validation{.loss = number(validation.at("loss")).value_or(std::nan("")),
                               .bits_per_byte = number(validation.at("bits_per_byte")),
                               .tokens = validation.at("tokens").get<int64_t>()};
   }

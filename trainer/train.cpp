@@ -173,8 +173,7 @@ class Run {
     metrics.tokens_per_second = static_cast<double>(budget_.tokens_per_step) / metrics.step_seconds;
     metrics.tflops_per_second = metrics.tokens_per_second * budget_.flops_per_token / 1e12;
     metrics.memory_bytes = measure_.peaks(device_).tensor_bytes;
-    const bool time_up = budget_.seconds && elapsed() >= *budget_.seconds;
-    const bool last = time_up || step == budget_.steps;
+    const bool last = spent_share(budget_, step, elapsed()) >= 1;
     record(metrics, last);
     return last;
   }
@@ -192,9 +191,8 @@ class Run {
     }
     folder_.append(metrics);
     const double share = spent_share(budget_, metrics.step, elapsed());
-    progress_.step(
-        metrics,
-        {.steps = budget_.steps, .share = share, .seconds_left = elapsed() / share * (1 - share)});
+    const double left = elapsed() / share * (1 - share);
+    progress_.step(metrics, {.steps = budget_.steps, .share = share, .seconds_left = left});
   }
 
   void validate(StepMetrics& metrics) {
@@ -214,8 +212,8 @@ class Run {
 
   std::optional<Moment> moment_to_save(int64_t step) const {
     const int64_t interval = config_.checkpoint_interval;
-    if (interval == 0 || step <= saved_step_ || step % interval != 0) return std::nullopt;
-    return moment();
+    const bool due = interval > 0 && step > saved_step_ && step % interval == 0;
+    return due ? std::optional(moment()) : std::nullopt;
   }
 
   // The state after measure_.steps, which was `then`.
@@ -230,8 +228,10 @@ class Run {
                       .elapsed_seconds = then.elapsed_seconds,
                       .loader = then.loader,
                       .measurement = to_json(measure_, device_)},
-                     {model_, training}, resolved_);
-    if (dataset_.tokenizer) keep_tokenizer(folder_.path(), dataset_.tokenizer->path());
+                     {.model = model_,
+                      .training = std::move(training),
+                      .config = resolved_,
+                      .tokenizer = dataset_.tokenizer ? dataset_.tokenizer->path() : ""});
     saved_step_ = measure_.steps;
     paused_seconds_ += seconds_since(begin);
   }

@@ -23,12 +23,17 @@ json read_json(const fs::path& file) {
 }
 
 fs::path fresh_folder() {
-  static int count = 0;
-  const fs::path folder =
-      fs::path(testing::TempDir()) /
-      ("nanoflex_runs_" + std::to_string(getpid()) + "_" + std::to_string(count++));
-  fs::remove_all(folder);
-  return folder;
+  struct Folders : std::vector<fs::path> {
+    ~Folders() {
+      std::error_code ignored;
+      for (const fs::path& folder : *this) fs::remove_all(folder, ignored);
+    }
+  };
+  static Folders folders;  // gone when the tests have ended
+  folders.push_back(fs::path(testing::TempDir()) / ("nanoflex_runs_" + std::to_string(getpid()) +
+                                                    "_" + std::to_string(folders.size())));
+  fs::remove_all(folders.back());
+  return folders.back();
 }
 
 // The model, data and rates of the Python reference's fixture.

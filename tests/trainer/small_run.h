@@ -13,7 +13,7 @@ namespace nanoflex {
 std::filesystem::path fixture(const std::string& name);
 nlohmann::json read_json(const std::filesystem::path& file);
 
-/// A name below the temporary folder that nothing has yet.
+/// A name below the temporary folder that nothing has yet; removed when the process ends.
 std::filesystem::path fresh_folder();
 
 /// The model, data and rates of the Python reference's fixture, in a fresh runs_dir.
