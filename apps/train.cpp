@@ -13,7 +13,7 @@ int main(int argc, char** argv) {
       std::cout << *command.print;
       return 0;
     }
-    const auto result = nanoflex::train(command.config, {argv, argv + argc});
+    const auto result = nanoflex::train(command.config, {argv, argv + argc}, command.resume);
     return result.status == "interrupted" ? kInterrupted : 0;
   });
 }

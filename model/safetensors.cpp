@@ -1,11 +1,8 @@
 #include "model/safetensors.h"
 
-#include <fcntl.h>
-#include <unistd.h>
-
+#include <algorithm>
 #include <bit>
 #include <cerrno>
-#include <cstring>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <stdexcept>
@@ -100,12 +97,17 @@ std::string padded_header(const std::map<std::string, at::Tensor>& tensors) {
   return text;
 }
 
-void flush_to_disk(const std::filesystem::path& path) {
-  const int descriptor = ::open(path.c_str(), O_RDONLY);
-  const bool flushed = descriptor >= 0 && ::fsync(descriptor) == 0;
-  const int error = errno;
-  if (descriptor >= 0) ::close(descriptor);
-  if (!flushed) throw std::system_error(error, std::generic_category(), path.string());
+// Writes and sums up, a piece that stays in the cache at a time.
+void append(std::ofstream& out, FileSum& sum, const void* data, size_t bytes) {
+  constexpr size_t kPiece = 1 << 18;
+  for (const char* at = static_cast<const char*>(data); bytes > 0 && out;) {
+    const size_t count = std::min(bytes, kPiece);
+    sum.crc32c = crc32c(sum.crc32c, at, count);
+    sum.bytes += count;
+    out.write(at, static_cast<std::streamsize>(count));
+    at += count;
+    bytes -= count;
+  }
 }
 
 }  // namespace
@@ -139,27 +141,32 @@ std::map<std::string, at::Tensor> read_safetensors(const std::filesystem::path& 
   }
 }
 
-void write_safetensors(const std::filesystem::path& file,
-                       const std::map<std::string, at::Tensor>& tensors) {
+FileSum write_safetensors(const std::filesystem::path& file,
+                          const std::map<std::string, at::Tensor>& tensors) {
   const std::filesystem::path temporary = file.string() + ".tmp";
   const std::string header = padded_header(tensors);
   const uint64_t header_bytes = header.size();
   std::ofstream out(temporary, std::ios::binary | std::ios::trunc);
-  out.write(reinterpret_cast<const char*>(&header_bytes), sizeof header_bytes);
-  out.write(header.data(), static_cast<std::streamsize>(header.size()));
+  FileSum sum;
+  append(out, sum, &header_bytes, sizeof header_bytes);
+  append(out, sum, header.data(), header.size());
   for (const auto& [name, tensor] : tensors) {
     const at::Tensor bytes = tensor.detach().to(at::kCPU).contiguous();
-    out.write(static_cast<const char*>(bytes.data_ptr()),
-              static_cast<std::streamsize>(bytes.nbytes()));
+    append(out, sum, bytes.data_ptr(), bytes.nbytes());
   }
   out.close();
-  if (!out) {
-    std::filesystem::remove(temporary);
-    throw std::runtime_error("[safetensors] cannot write " + file.string() +
-                             ": is the disk full or the folder read-only?");
+  try {
+    if (!out) throw std::system_error(errno, std::generic_category());
+    flush_to_disk(temporary);
+    std::filesystem::rename(temporary, file);
+  } catch (const std::system_error& problem) {
+    std::error_code ignored;
+    std::filesystem::remove(temporary, ignored);
+    throw std::runtime_error("[safetensors] cannot write " + file.string() + ": " +
+                             problem.code().message() +
+                             "; is the disk full or the folder read-only?");
   }
-  flush_to_disk(temporary);
-  std::filesystem::rename(temporary, file);
+  return sum;
 }
 
 }  // namespace nanoflex

@@ -6,6 +6,8 @@
 #include <map>
 #include <string>
 
+#include "model/durable.h"
+
 namespace nanoflex {
 
 /// Reads a safetensors file: an 8-byte little-endian header length, a JSON header of
@@ -15,8 +17,8 @@ std::map<std::string, at::Tensor> read_safetensors(const std::filesystem::path& 
 
 /// Writes tensors (F64, F32, BF16, F16, I64, I32, U8, BOOL) under a temporary name beside `file`,
 /// flushes them to disk and renames: a reader sees the old file or the new one, whole.
-/// Throws std::runtime_error when the disk refuses.
-void write_safetensors(const std::filesystem::path& file,
-                       const std::map<std::string, at::Tensor>& tensors);
+/// Returns what sum_file() would. Throws std::runtime_error when the disk refuses.
+FileSum write_safetensors(const std::filesystem::path& file,
+                          const std::map<std::string, at::Tensor>& tensors);
 
 }  // namespace nanoflex

@@ -2,6 +2,7 @@
 
 #include <ATen/core/grad_mode.h>
 
+#include <cmath>
 #include <sstream>
 #include <stdexcept>
 
@@ -9,12 +10,12 @@
 
 namespace nanoflex {
 
-void save_weights(const Gpt& model, const std::filesystem::path& file) {
+FileSum save_weights(const Gpt& model, const std::filesystem::path& file) {
   std::map<std::string, at::Tensor> tensors;
   for (const Parameter& parameter : model.parameters()) {
     tensors[parameter.name] = parameter.value.detach();
   }
-  write_safetensors(file, tensors);
+  return write_safetensors(file, tensors);
 }
 
 void load_weights(Gpt& model, const std::filesystem::path& file) {
@@ -45,6 +46,13 @@ void load_weights(Gpt& model, const std::filesystem::path& file) {
   for (const Parameter& parameter : model.parameters()) {
     at::Tensor(parameter.value).copy_(tensors.at(parameter.name));
   }
+}
+
+bool finite_weights(const Gpt& model) {
+  const at::NoGradGuard no_grad;
+  at::Tensor total = at::zeros({}, model.parameters().front().value.options());
+  for (const Parameter& parameter : model.parameters()) total += parameter.value.sum();
+  return std::isfinite(total.item<double>());
 }
 
 }  // namespace nanoflex

@@ -51,6 +51,14 @@ Budget make_budget(const Gpt& model, const Config& config) {
   return budget;
 }
 
+double spent_share(const Budget& budget, int64_t steps, double seconds) {
+  double share = 0;
+  if (budget.steps) share = static_cast<double>(steps) / static_cast<double>(*budget.steps);
+  if (budget.seconds && *budget.seconds > 0) share = std::max(share, seconds / *budget.seconds);
+  if (budget.seconds && seconds >= *budget.seconds) share = std::max(share, 1.0);
+  return share;
+}
+
 double learning_rate_multiplier(const Config& config, int64_t step, std::optional<int64_t> steps) {
   double multiplier = 1;
   if (step <= config.lr_warmup_steps) {

@@ -26,6 +26,10 @@ int64_t attention_flops_per_token(const Gpt& model);
 /// Throws std::invalid_argument when target_flops does not pay for one step.
 Budget make_budget(const Gpt& model, const Config& config);
 
+/// The share of the budget that so many steps, in so many seconds, have used: at most 1 in steps,
+/// and from 1 on all of it.
+double spent_share(const Budget& budget, int64_t steps, double seconds);
+
 /// The learning rate's multiplier at `step` (from 1) of `steps`: a linear rise over
 /// lr_warmup_steps, then 1, then a linear fall to 0 over the last lr_warmdown_steps.
 double learning_rate_multiplier(const Config& config, int64_t step, std::optional<int64_t> steps);

@@ -8,16 +8,18 @@
 #include <cxxopts.hpp>
 #include <iostream>
 #include <new>
+#include <sstream>
 #include <stdexcept>
 
 #include "attention/nearest.h"
-#include "trainer/train.h"
+#include "trainer/resolve.h"
 
 namespace nanoflex {
 namespace {
 
 std::vector<std::string> all_flags() {
-  std::vector<std::string> flags = {"config", "set", "print-config", "help"};
+  std::vector<std::string> flags = {"config", "set",           "print-config", "help",
+                                    "resume", "allow-changes", "branch"};
   for (const Key& key : config_keys()) flags.push_back(key.flag());
   return flags;
 }
@@ -30,6 +32,12 @@ cxxopts::Options make_options() {
       "set", "any key: --set model.n_layer=2", cxxopts::value<std::vector<std::string>>(),
       "SECTION.KEY=VALUE")("print-config", "show the resolved config and stop")(
       "help", "show this and stop");
+  options.add_options("resume")(
+      "resume", "go on with this run: id, folder, folder of a checkpoint, or auto: the last one",
+      cxxopts::value<std::string>(),
+      "RUN")("branch", "as a new run (--run-id); RUN stays as it is")(
+      "allow-changes", "keys that may differ from RUN's, beside budget and output",
+      cxxopts::value<std::string>(), "KEY,KEY");
   const Config defaults;
   for (const Key& key : config_keys()) {
     std::string help = key.help;
@@ -68,6 +76,44 @@ std::pair<const Key*, std::string> parse_setting(const std::string& text) {
   return {&find_key(text.substr(0, equals), "--set"), text.substr(equals + 1)};
 }
 
+// The layer of the command line.
+void apply_flags(Config& config, const cxxopts::ParseResult& parsed) {
+  std::vector<std::pair<const Key*, std::string>> settings;
+  if (parsed.count("set")) {
+    for (const auto& text : parsed["set"].as<std::vector<std::string>>()) {
+      settings.push_back(parse_setting(text));
+    }
+  }
+  for (const Key& key : config_keys()) {
+    if (!parsed.count(key.flag())) continue;
+    settings.push_back({&key, parsed[key.flag()].as<std::string>()});
+  }
+  apply_settings(config, settings);
+}
+
+std::vector<std::string> split_keys(const std::string& text) {
+  std::vector<std::string> keys;
+  std::istringstream in(text);
+  for (std::string key; std::getline(in, key, ',');) keys.push_back(key);
+  return keys;
+}
+
+void parse_resume(TrainCommand& command, const cxxopts::ParseResult& parsed) {
+  const auto settings = [&](Config& config) {
+    if (parsed.count("config")) apply_yaml(config, parsed["config"].as<std::string>());
+    apply_flags(config, parsed);
+  };
+  Config named;
+  settings(named);
+  command.resume = find_resume_point(parsed["resume"].as<std::string>(), named.runs_dir,
+                                     parsed.count("branch") > 0);
+  std::vector<std::string> allowed;
+  if (parsed.count("allow-changes")) {
+    allowed = split_keys(parsed["allow-changes"].as<std::string>());
+  }
+  command.config = resumed_config(*command.resume, settings, allowed);
+}
+
 }  // namespace
 
 TrainCommand parse_train_command(const std::vector<std::string>& arguments) try {
@@ -85,21 +131,18 @@ TrainCommand parse_train_command(const std::vector<std::string>& arguments) try 
     command.print = options.help();
     return command;
   }
-  const std::string baseline = (source_dir() / "configs" / "baseline.yaml").string();
-  apply_yaml(command.config,
-             parsed.count("config") ? parsed["config"].as<std::string>() : baseline);
-
-  std::vector<std::pair<const Key*, std::string>> settings;
-  if (parsed.count("set")) {
-    for (const auto& text : parsed["set"].as<std::vector<std::string>>()) {
-      settings.push_back(parse_setting(text));
+  if (parsed.count("resume")) {
+    parse_resume(command, parsed);
+  } else {
+    for (const char* flag : {"branch", "allow-changes"}) {
+      if (!parsed.count(flag)) continue;
+      throw std::invalid_argument("[train] --" + std::string(flag) + " needs --resume RUN");
     }
+    const std::string baseline = (source_dir() / "configs" / "baseline.yaml").string();
+    apply_yaml(command.config,
+               parsed.count("config") ? parsed["config"].as<std::string>() : baseline);
+    apply_flags(command.config, parsed);
   }
-  for (const Key& key : config_keys()) {
-    if (!parsed.count(key.flag())) continue;
-    settings.push_back({&key, parsed[key.flag()].as<std::string>()});
-  }
-  apply_settings(command.config, settings);
   check(command.config);
   if (parsed.count("print-config")) command.print = to_yaml(resolve(command.config));
   return command;

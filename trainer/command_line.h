@@ -6,16 +6,19 @@
 #include <vector>
 
 #include "trainer/config.h"
+#include "trainer/resume.h"
 
 namespace nanoflex {
 
 /// What a command line of ./train asks for.
 struct TrainCommand {
   Config config;
-  std::optional<std::string> print;  ///< print this and stop (--help, --print-config)
+  std::optional<ResumePoint> resume;  ///< go on from there
+  std::optional<std::string> print;   ///< print this and stop (--help, --print-config)
 };
 
 /// defaults < --config FILE (else configs/baseline.yaml) < flags and --set section.key=value.
+/// With --resume RUN: its own config < --config FILE < flags, where changes are allowed.
 /// Throws std::invalid_argument naming the flag and the nearest valid one.
 TrainCommand parse_train_command(const std::vector<std::string>& arguments);
 

@@ -8,7 +8,8 @@
 
 #include <algorithm>
 #include <cmath>
-#include <map>
+#include <sstream>
+#include <stdexcept>
 
 #include "trainer/machine.h"
 
@@ -66,6 +67,16 @@ void AdamW::step(double learning_rate) {
                     /*eps=*/1e-10, /*amsgrad=*/false, /*maximize=*/false);
 }
 
+std::vector<KeptTensor> AdamW::kept() const {
+  std::vector<KeptTensor> result;
+  for (size_t i = 0; i < parameters_.size(); ++i) {
+    result.push_back({parameters_[i], "mean", mean_[i]});
+    result.push_back({parameters_[i], "square", square_[i]});
+    result.push_back({parameters_[i], "steps", steps_[i]});
+  }
+  return result;
+}
+
 at::Tensor orthogonalize(const at::Tensor& g) {
   const bool tall = g.size(1) > g.size(2);
   at::Tensor x = g.to(at::kBFloat16);
@@ -108,6 +119,16 @@ void Muon::step(double learning_rate) {
   }
 }
 
+std::vector<KeptTensor> Muon::kept() const {
+  std::vector<KeptTensor> result;
+  for (const Group& group : groups_) {
+    for (size_t i = 0; i < group.parameters.size(); ++i) {
+      result.push_back({group.parameters[i], "momentum", group.momentum[static_cast<int64_t>(i)]});
+    }
+  }
+  return result;
+}
+
 Optimizers::Optimizers(const Gpt& model, const LearningRates& rates)
     : parameters_(values(model, {Role::kEmbedding, Role::kMatrix, Role::kUnembedding})),
       rates_(rates),
@@ -117,6 +138,9 @@ Optimizers::Optimizers(const Gpt& model, const LearningRates& rates)
   const double width_scale = 1 / std::sqrt(static_cast<double>(model.options().n_embd) / 768);
   rates_.embedding *= width_scale;
   rates_.unembedding *= width_scale;
+  for (const Parameter& parameter : model.parameters()) {
+    names_[parameter.value.unsafeGetTensorImpl()] = parameter.name;
+  }
 }
 
 void Optimizers::step(double multiplier) {
@@ -140,6 +164,37 @@ at::Tensor Optimizers::clip_gradients(double largest) {
     at::_foreach_mul_(all, factor);
   }
   return norm;
+}
+
+std::map<std::string, at::Tensor> Optimizers::state() const {
+  std::map<std::string, at::Tensor> result;
+  for (const auto& kept : {embedding_.kept(), unembedding_.kept(), matrices_.kept()}) {
+    for (const KeptTensor& tensor : kept) {
+      result[names_.at(tensor.parameter.unsafeGetTensorImpl()) + "." + tensor.name] = tensor.value;
+    }
+  }
+  return result;
+}
+
+void Optimizers::restore(const std::map<std::string, at::Tensor>& saved) {
+  const std::map<std::string, at::Tensor> live = state();
+  for (const auto& [name, value] : live) {
+    const auto found = saved.find(name);
+    std::ostringstream problem;
+    if (found == saved.end()) {
+      problem << "is missing";
+    } else if (found->second.sizes() != value.sizes()) {
+      problem << "must be " << value.sizes() << ", is " << found->second.sizes();
+    } else if (found->second.scalar_type() != value.scalar_type()) {
+      problem << "must be " << value.scalar_type() << ", is " << found->second.scalar_type();
+    }
+    if (!problem.str().empty()) {
+      throw std::invalid_argument("[optimizer] the saved state does not fit this model: " + name +
+                                  " " + problem.str());
+    }
+  }
+  const at::NoGradGuard no_grad;
+  for (const auto& [name, value] : live) at::Tensor(value).copy_(saved.at(name));
 }
 
 }  // namespace nanoflex

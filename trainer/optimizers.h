@@ -2,6 +2,8 @@
 
 #include <ATen/Functions.h>
 
+#include <map>
+#include <string>
 #include <vector>
 
 #include "model/gpt.h"
@@ -10,12 +12,20 @@ namespace nanoflex {
 
 inline constexpr char kOptimizerScope[] = "nanoflex::optimizer";  ///< of at::RecordFunction
 
+/// One tensor that an optimizer keeps of a parameter: the live one, to be read or copied into.
+struct KeptTensor {
+  at::Tensor parameter;
+  std::string name;
+  at::Tensor value;
+};
+
 /// AdamW (Loshchilov and Hutter 2019) without weight decay, betas 0.8 and 0.95, epsilon 1e-10.
 class AdamW {
  public:
   explicit AdamW(std::vector<at::Tensor> parameters);
   /// Updates the parameters in place from their gradients.
   void step(double learning_rate);
+  std::vector<KeptTensor> kept() const;
 
  private:
   std::vector<at::Tensor> parameters_, mean_, square_, steps_;
@@ -27,6 +37,7 @@ class Muon {
  public:
   explicit Muon(std::vector<at::Tensor> parameters);
   void step(double learning_rate);
+  std::vector<KeptTensor> kept() const;
 
  private:
   struct Group {  // matrices of one shape, which are updated as one batch
@@ -55,7 +66,15 @@ class Optimizers {
   /// The Euclidean norm of all gradients; they are scaled down to `largest` when above (0: never).
   at::Tensor clip_gradients(double largest);
 
+  /// All that the next update depends on beside weights and gradients: live tensors under
+  /// "<parameter>.<what>", such as lm_head.weight.mean.
+  std::map<std::string, at::Tensor> state() const;
+  /// Takes over a state(); names it does not know are left alone. Throws std::invalid_argument
+  /// naming the first tensor that is missing or of another shape or type; nothing is changed then.
+  void restore(const std::map<std::string, at::Tensor>& saved);
+
  private:
+  std::map<const void*, std::string> names_;  // of the parameters
   std::vector<at::Tensor> parameters_;
   LearningRates rates_;
   AdamW embedding_, unembedding_;

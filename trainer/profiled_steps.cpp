@@ -74,13 +74,14 @@ void ProfiledSteps::before(int64_t step) {
   begin_ = std::chrono::steady_clock::now();
 }
 
-void ProfiledSteps::after(int64_t step, const std::filesystem::path& trace) {
-  if (!ended_with(step)) return;
+bool ProfiledSteps::after(int64_t step, const std::filesystem::path& trace) {
+  if (!profile_ || step != last_) return false;
   const auto end = std::chrono::steady_clock::now();
   seconds_ = std::chrono::duration<double>(end - begin_).count();
   const std::map<std::string, double> parts = parts_->stop();
   recorded_ = profile_->stop(trace);
   recorded_["parts"] = parts;
+  return true;
 }
 
 ordered_json ProfiledSteps::result(const Gpt& model, const AttentionSetup& attention,

@@ -21,15 +21,17 @@ class ProfiledSteps {
   ProfiledSteps(const Config& config, const Budget& budget, at::Device device,
                 at::ScalarType dtype);
 
-  /// Called around each step of the run, numbered from 1.
+  /// Called around each step of the run, numbered from 1. A run that is taken up again amid these
+  /// steps is not profiled.
   void before(int64_t step);
-  void after(int64_t step, const std::filesystem::path& trace);
-  bool ended_with(int64_t step) const { return last_ > 0 && step == last_; }
+  /// Whether that was the last one to record; then it wrote the trace.
+  bool after(int64_t step, const std::filesystem::path& trace);
 
   /// What was recorded, a step on average, beside what the machine can do, and two questions
   /// answered with a forward and backward pass each over one row of `batch`: is a queries x keys
   /// tensor ever held, and how many fewer launches are there than with plain attention? Leaves
   /// other gradients behind.
+  /// REQUIRES: after() said so.
   nlohmann::ordered_json result(const Gpt& model, const AttentionSetup& attention,
                                 Optimizers& optimizers, const data::Batch& batch) const;
 

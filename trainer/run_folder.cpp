@@ -5,6 +5,7 @@
 #include <ctime>
 #include <stdexcept>
 
+#include "model/durable.h"
 #include "trainer/report.h"
 
 namespace nanoflex {
@@ -57,12 +58,19 @@ ClaimedFolder claim_folder(const fs::path& runs_dir, const std::string& id) {
   return {name, runs_dir / name};
 }
 
-RunFolder::RunFolder(const fs::path& runs_dir, const std::string& id) {
+RunFolder::RunFolder(const fs::path& runs_dir, const std::string& id, const std::string& metrics) {
   const ClaimedFolder folder = claim_folder(runs_dir, id);
   id_ = folder.id;
   path_ = folder.path;
+  lock_ = RunLock::take(path_);
   fs::create_directory(path_ / "checkpoint");
   metrics_.open(path_ / "metrics.jsonl");
+  metrics_ << metrics << std::flush;
+}
+
+RunFolder::RunFolder(const ExistingRun& run) : id_(run.id), path_(run.path), lock_(run.lock) {
+  write_file(path_ / "metrics.jsonl", run.metrics);
+  metrics_.open(path_ / "metrics.jsonl", std::ios::app);
 }
 
 void RunFolder::write_config(const Config& config) const {
@@ -90,10 +98,29 @@ void RunFolder::append(const StepMetrics& m) {
   }
 }
 
+void RunFolder::flush_metrics() const { flush_to_disk(path_ / "metrics.jsonl"); }
+
 void RunFolder::write_summary(const nlohmann::ordered_json& summary) const {
   write_file(path_ / "summary.json", dumped(summary) + "\n");
   write_file(path_ / "run.md", markdown_report(summary));
   write_file(path_ / "report.html", html_report(summary, read_metrics(path_ / "metrics.jsonl")));
+}
+
+std::string first_metrics(const fs::path& file, int64_t step) {
+  std::ifstream in(file);
+  std::string result, line;
+  for (int64_t expected = 1; expected <= step; ++expected) {
+    std::getline(in, line);
+    const auto metrics = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
+    const bool whole = in && !in.eof() && metrics.is_object() && metrics.contains("step");
+    if (!whole || metrics["step"] != expected) {
+      throw std::invalid_argument("[resume] " + file.string() + " must hold the steps up to " +
+                                  std::to_string(step) + ", and step " + std::to_string(expected) +
+                                  " is missing or damaged");
+    }
+    result += line + "\n";
+  }
+  return result;
 }
 
 void write_file(const fs::path& file, const std::string& text) {
@@ -104,6 +131,7 @@ void write_file(const fs::path& file, const std::string& text) {
   std::error_code error;
   if (out) fs::rename(temporary, file, error);
   if (!out || error) {
+    fs::remove(temporary, error);
     throw std::runtime_error("[run] cannot write " + file.string() + ": is the disk full?");
   }
 }

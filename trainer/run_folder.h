@@ -7,6 +7,7 @@
 #include <string>
 
 #include "trainer/config.h"
+#include "trainer/run_lock.h"
 
 namespace nanoflex {
 
@@ -30,27 +31,44 @@ struct ClaimedFolder {
 /// name.
 ClaimedFolder claim_folder(const std::filesystem::path& runs_dir, const std::string& id);
 
+/// A run that goes on.
+struct ExistingRun {
+  std::filesystem::path path;
+  std::string id;
+  std::shared_ptr<const RunLock> lock;
+  std::string metrics;  ///< what metrics.jsonl shall hold
+};
+
 /// A run's record on disk: runs/<id>/ with config.yaml, metrics.jsonl, summary.json, run.md,
 /// report.html and checkpoint/.
 class RunFolder {
  public:
-  /// Makes the folder as claim_folder() does.
-  RunFolder(const std::filesystem::path& runs_dir, const std::string& id);
+  /// Makes the folder as claim_folder() does; its metrics begin with `metrics`.
+  RunFolder(const std::filesystem::path& runs_dir, const std::string& id,
+            const std::string& metrics = "");
+  /// Opens the folder of a run that goes on.
+  explicit RunFolder(const ExistingRun& run);
 
   const std::string& id() const { return id_; }
   const std::filesystem::path& path() const { return path_; }
-  std::filesystem::path weights_file() const { return path_ / "checkpoint" / "model.safetensors"; }
 
   void write_config(const Config& config) const;
   void append(const StepMetrics& metrics);
+  /// Returns once the metrics so far would outlive a power cut.
+  void flush_metrics() const;
   /// Writes summary.json, and run.md and report.html made from it and the metrics.
   void write_summary(const nlohmann::ordered_json& summary) const;
 
  private:
   std::string id_;
   std::filesystem::path path_;
+  std::shared_ptr<const RunLock> lock_;
   std::ofstream metrics_;
 };
+
+/// The lines of a metrics.jsonl up to that of `step`. Throws std::invalid_argument unless they are
+/// those of the steps from 1 on.
+std::string first_metrics(const std::filesystem::path& file, int64_t step);
 
 /// Writes a whole file under a temporary name and renames it. Throws std::runtime_error on failure.
 void write_file(const std::filesystem::path& file, const std::string& text);

@@ -4,7 +4,6 @@
 #include <sstream>
 
 #include "trainer/machine.h"
-#include "trainer/memory.h"
 #include "trainer/progress.h"
 
 namespace nanoflex {
@@ -31,15 +30,16 @@ ordered_json results(const Measurement& m, const Budget& budget, at::Device devi
     validation_loss = m.validation->loss;
     bits_per_byte = m.validation->bits_per_byte;
   }
+  const Peaks peaks = m.peaks(device);
   ordered_json result = {{"tokens_per_second", or_null(tokens_per_second)},
                          {"tflops_per_second", or_null(tflops_per_second)},
-                         {"peak_memory_bytes", peak_tensor_bytes(device)},
-                         {"peak_rss_bytes", peak_rss_bytes()},
+                         {"peak_memory_bytes", peaks.tensor_bytes},
+                         {"peak_rss_bytes", peaks.rss_bytes},
                          {"first_loss", or_null(m.first_loss)},
                          {"final_loss", or_null(m.final_loss)},
                          {"validation_loss", or_null(validation_loss)},
                          {"bits_per_byte", or_null(bits_per_byte)}};
-  if (!device.is_cpu()) result["peak_reserved_bytes"] = peak_reserved_bytes(device);
+  if (!device.is_cpu()) result["peak_reserved_bytes"] = peaks.reserved_bytes;
   return result;
 }
 
@@ -60,15 +60,6 @@ ordered_json learned(const AttentionSetup& attention) {
 
 }  // namespace
 
-void Measurement::add(const StepMetrics& metrics, int64_t warmup_steps) {
-  steps = metrics.step;
-  if (!first_loss) first_loss = metrics.loss;
-  final_loss = metrics.loss;
-  if (metrics.step <= warmup_steps) return;
-  ++measured_steps;
-  measured_seconds += metrics.step_seconds;
-}
-
 int64_t parameter_count(const Gpt& model) {
   int64_t count = 0;
   for (const Parameter& parameter : model.parameters()) count += parameter.value.numel();
@@ -81,6 +72,8 @@ ordered_json begin_summary(const std::string& run_id, const std::vector<std::str
           {"run_id", run_id},
           {"status", "running"},
           {"command", command},
+          {"parent", nullptr},
+          {"resumed", ordered_json::array()},
           {"git", describe_git()},
           {"environment", describe_environment(device)},
           {"config", to_json(config)},

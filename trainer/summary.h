@@ -7,22 +7,9 @@
 
 #include "trainer/attention_setup.h"
 #include "trainer/budget.h"
-#include "trainer/evaluate.h"
-#include "trainer/run_folder.h"
+#include "trainer/measurement.h"
 
 namespace nanoflex {
-
-/// What a run adds up for its summary.
-struct Measurement {
-  int64_t steps = 0, measured_steps = 0;
-  double measured_seconds = 0;
-  std::optional<double> first_loss, final_loss;
-  std::optional<Validation> validation;
-  std::optional<MaskShare> mask;
-
-  /// Steps after `warmup_steps` count towards the throughput.
-  void add(const StepMetrics& metrics, int64_t warmup_steps);
-};
 
 int64_t parameter_count(const Gpt& model);
 

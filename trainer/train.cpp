@@ -8,19 +8,22 @@
 #include <sstream>
 #include <stdexcept>
 
-#include "data/dataset.h"
 #include "data/loader.h"
 #include "data/shard.h"
+#include "model/safetensors.h"
 #include "model/weights.h"
 #include "trainer/attention_setup.h"
 #include "trainer/budget.h"
+#include "trainer/checkpoint.h"
 #include "trainer/evaluate.h"
 #include "trainer/interrupt.h"
 #include "trainer/machine.h"
 #include "trainer/memory.h"
 #include "trainer/optimizers.h"
+#include "trainer/prepare.h"
 #include "trainer/profiled_steps.h"
 #include "trainer/progress.h"
+#include "trainer/random_state.h"
 #include "trainer/run_folder.h"
 #include "trainer/step.h"
 #include "trainer/summary.h"
@@ -34,66 +37,25 @@ double seconds_since(Clock::time_point begin) {
   return std::chrono::duration<double>(Clock::now() - begin).count();
 }
 
-// Config with every "auto" and inherited value filled in, so that its YAML repeats the run.
-Config fill_in(Config config, at::Device device, at::ScalarType dtype,
-               const AttentionSetup& attention, int threads) {
-  config.device = device.str();
-  config.dtype = dtype_name(dtype);
-  config.threads = threads;
-  config.attention = attention.backend;
-  config.mask = flex::to_text(attention.mask);
-  config.score = flex::to_text(attention.score);
-  config.device_batch_size = config.device_batch_size.value_or(config.batch_size);
-  for (auto* rate : {&config.matrix_lr, &config.embedding_lr, &config.unembedding_lr}) {
-    *rate = rate->value_or(config.learning_rate);
-  }
-  for (auto* path : {&config.init_from, &config.val_data, &config.tokenizer, &config.data,
-                     &config.attention_tensors}) {
-    const bool is_path = !path->empty() && *path != "shakespeare";
-    if (is_path) *path = std::filesystem::absolute(*path).lexically_normal().string();
-  }
-  return config;
-}
+// Where training stands after a step, for a checkpoint: what the next step's beginning changes.
+struct Moment {
+  nlohmann::json loader;
+  std::map<std::string, at::Tensor> random;
+  double elapsed_seconds = 0;
+};
 
-data::Dataset open_data(const Config& config, Progress& progress) {
-  const int64_t largest = std::min<int64_t>(8192, config.vocab_size);
-  return data::open_dataset({.data = config.data,
-                             .val_data = config.val_data,
-                             .tokenizer = config.tokenizer,
-                             .tokenizer_vocab_size = config.tokenizer_vocab_size.value_or(largest),
-                             .vocab_size = config.vocab_size,
-                             .bos_id = config.bos_id,
-                             .text_dir = (source_dir() / ".deps" / "text").string(),
-                             .cache_dir = (source_dir() / ".cache" / "tokens").string(),
-                             .log = [&](const std::string& line) { progress.say(line); }});
-}
-
-Gpt make_model(const Config& config, AttentionSetup& attention, at::Device device,
-               at::ScalarType dtype) {
-  Gpt model(gpt_options(config, attention), static_cast<uint64_t>(config.seed), device, dtype);
-  attention.read_from(model);
-  if (!config.init_from.empty()) load_weights(model, config.init_from);
-  return model;
-}
-
-bool finite_weights(const Gpt& model) {
-  const at::NoGradGuard no_grad;
-  at::Tensor total = at::zeros({}, model.parameters().front().value.options());
-  for (const Parameter& parameter : model.parameters()) total += parameter.value.sum();
-  return std::isfinite(total.item<double>());
-}
-
-// One run, from its first step to its record.
+// One run, from its first step, or a checkpoint, to its record.
 class Run {
  public:
-  Run(Config config, const std::vector<std::string>& command)
+  Run(Config config, const std::vector<std::string>& command,
+      const std::optional<ResumePoint>& from)
       : config_(std::move(config)),
         progress_(config_.log_interval),
         device_(choose_device(config_.device)),
         dtype_(choose_dtype(config_.dtype, device_)),
         threads_(set_threads(config_.threads)),
         attention_(choose_attention(config_, device_, dtype_)),
-        model_(make_model(config_, attention_, device_, dtype_)),
+        model_(make_model(config_, attention_, choices(), from)),
         budget_(make_budget(model_, config_)),
         dataset_(open_data(config_, progress_)),
         loader_(dataset_.train, {.batch_size = config_.batch_size,
@@ -105,10 +67,11 @@ class Run {
                      .embedding = config_.embedding_lr.value_or(config_.learning_rate),
                      .unembedding = config_.unembedding_lr.value_or(config_.learning_rate)}),
         profiled_(config_, budget_, device_, dtype_),
-        folder_(config_.runs_dir, config_.run_id),
-        resolved_(fill_in(config_, device_, dtype_, attention_, threads_)) {
+        folder_(open_folder(from)),
+        resolved_(fill_in(config_, choices())) {
     if (data::names_shards(config_.data)) resolved_.bos_id = dataset_.bos_id;
     summary_ = begin_summary(folder_.id(), command, resolved_, device_, budget_);
+    if (from) describe_origin(summary_, *from);
     if (config_.attention == "auto") {
       progress_.say("attention: auto chose " + attention_.backend);
     }
@@ -118,22 +81,50 @@ class Run {
   }
 
   TrainResult execute() try { return loop(); } catch (...) {
-    write_summary("failed");
+    try {
+      write_summary("failed");
+    } catch (const std::runtime_error&) {  // what ended the run, a full disk say, ends this too
+    }
     throw;
   }
 
  private:
+  Choices choices() const {
+    return {.device = device_, .dtype = dtype_, .attention = attention_, .threads = threads_};
+  }
+
+  // Takes everything over from the checkpoint before the first change on disk.
+  RunFolder open_folder(const std::optional<ResumePoint>& from) {
+    if (!from) return {config_.runs_dir, config_.run_id};
+    restore(*from);
+    check_budget_left(*from, budget_);
+    const std::string metrics = first_metrics(from->run / "metrics.jsonl", measure_.steps);
+    reset_peak_memory(device_);
+    if (from->branch) return {config_.runs_dir, config_.run_id, metrics};
+    rewind_checkpoints(from->run, measure_.steps);
+    return RunFolder({from->run, from->state.run_id, from->lock, metrics});
+  }
+
+  void restore(const ResumePoint& from) {
+    const auto training = read_safetensors(from.checkpoint / "training.safetensors");
+    optimizers_.restore(training);
+    set_random_state(training, device_);
+    loader_.restore(from.state.loader);
+    measure_ = measurement_from(from.state.measurement);
+    elapsed_before_ = from.state.elapsed_seconds;
+    if (!from.branch) saved_step_ = measure_.steps;
+  }
+
+  double elapsed() const { return elapsed_before_ + (begin_ ? seconds_since(*begin_) : 0.0); }
+
   TrainResult loop() {
     const InterruptGuard interrupt;
-    const Clock::time_point begin = Clock::now();
+    begin_ = Clock::now();
     std::string status = "finished";
-    for (int64_t step = 1; !budget_.steps || step <= *budget_.steps; ++step) {
-      const bool last = take_step(step, begin);
-      if (last) break;
-      if (interrupt.requested()) {
-        status = "interrupted";
-        break;
-      }
+    bool last = measure_.steps > 0 && spent_share(budget_, measure_.steps, elapsed()) >= 1;
+    while (!last && status == "finished") {
+      last = take_step(measure_.steps + 1);
+      if (!last && interrupt.requested()) status = "interrupted";
     }
     progress_.finish();
     finish(status);
@@ -157,12 +148,13 @@ class Run {
     progress_.say(line.str());
   }
 
-  // Returns whether time is up.
-  bool take_step(int64_t step, Clock::time_point begin) {
+  // Returns whether it was the last one.
+  bool take_step(int64_t step) {
     synchronize(device_);
     profiled_.before(step);
     const Clock::time_point step_begin = Clock::now();
     paused_seconds_ = 0;
+    const std::optional<Moment> due = moment_to_save(step - 1);
     const data::Batch batch = loader_.next();
     if (step == 1) count_mask(batch);
     const auto [loss, grad_norm] = compute_gradients(model_, attention_, optimizers_, batch,
@@ -172,8 +164,7 @@ class Run {
                                                       .z_loss = config_.z_loss});
     if (!std::isfinite(loss) || !std::isfinite(grad_norm)) stop_not_finite(step, loss, grad_norm);
     // Written once the weights have given a finite loss, so that the last checkpoint is a good one.
-    const int64_t interval = config_.checkpoint_interval;
-    if (interval > 0 && step > 1 && (step - 1) % interval == 0) save(step - 1);
+    if (due) save(*due);
     const double multiplier = learning_rate_multiplier(config_, step, budget_.steps);
     optimizers_.step(multiplier);
     synchronize(device_);
@@ -184,12 +175,10 @@ class Run {
     metrics.step_seconds = seconds_since(step_begin) - paused_seconds_;
     metrics.tokens_per_second = static_cast<double>(budget_.tokens_per_step) / metrics.step_seconds;
     metrics.tflops_per_second = metrics.tokens_per_second * budget_.flops_per_token / 1e12;
-    metrics.memory_bytes = peak_tensor_bytes(device_);
-    profiled_.after(step, folder_.path() / "trace.json");
-    if (profiled_.ended_with(step)) profiled_batch_ = batch;
-    const bool time_up = budget_.seconds && seconds_since(begin) >= *budget_.seconds;
-    const bool last = time_up || step == budget_.steps;
-    record(metrics, last, seconds_since(begin));
+    metrics.memory_bytes = measure_.peaks(device_).tensor_bytes;
+    if (profiled_.after(step, folder_.path() / "trace.json")) profiled_batch_ = batch;
+    const bool last = spent_share(budget_, step, elapsed()) >= 1;
+    record(metrics, last);
     return last;
   }
 
@@ -210,19 +199,15 @@ class Run {
   }
 
   // Steps that were profiled are slower than they would be.
-  void record(StepMetrics metrics, bool last, double elapsed) {
+  void record(StepMetrics metrics, bool last) {
     measure_.add(metrics, config_.warmup_steps + config_.profile);
     if (last || (config_.val_interval > 0 && metrics.step % config_.val_interval == 0)) {
       validate(metrics);
     }
     folder_.append(metrics);
-    ProgressState state{.steps = budget_.steps};
-    if (budget_.steps) state.share = static_cast<double>(metrics.step) / *budget_.steps;
-    if (budget_.seconds) {
-      state.share = std::max(state.share.value_or(0), elapsed / *budget_.seconds);
-    }
-    if (state.share > 0) state.seconds_left = elapsed / *state.share * (1 - *state.share);
-    progress_.step(metrics, state);
+    const double share = spent_share(budget_, metrics.step, elapsed());
+    const double left = elapsed() / share * (1 - share);
+    progress_.step(metrics, {.steps = budget_.steps, .share = share, .seconds_left = left});
   }
 
   void validate(StepMetrics& metrics) {
@@ -238,15 +223,31 @@ class Run {
     measure_.validation = validation;
   }
 
-  void save(int64_t step) {
+  Moment moment() const { return {loader_.position(), random_state(device_), elapsed()}; }
+
+  std::optional<Moment> moment_to_save(int64_t step) const {
+    const int64_t interval = config_.checkpoint_interval;
+    const bool due = interval > 0 && step > saved_step_ && step % interval == 0;
+    return due ? std::optional(moment()) : std::nullopt;
+  }
+
+  // The state after measure_.steps, which was `then`.
+  void save(const Moment& then) {
     const Clock::time_point begin = Clock::now();
-    save_weights(model_, folder_.weights_file());
-    if (dataset_.tokenizer) {
-      std::filesystem::copy_file(dataset_.tokenizer->path(),
-                                 folder_.path() / "checkpoint" / "tokenizer.model",
-                                 std::filesystem::copy_options::overwrite_existing);
-    }
-    saved_step_ = step;
+    std::map<std::string, at::Tensor> training = optimizers_.state();
+    training.insert(then.random.begin(), then.random.end());
+    folder_.flush_metrics();
+    write_checkpoint(folder_.path(),
+                     {.run_id = folder_.id(),
+                      .step = measure_.steps,
+                      .elapsed_seconds = then.elapsed_seconds,
+                      .loader = then.loader,
+                      .measurement = to_json(measure_, device_)},
+                     {.model = model_,
+                      .training = std::move(training),
+                      .config = resolved_,
+                      .tokenizer = dataset_.tokenizer ? dataset_.tokenizer->path() : ""});
+    saved_step_ = measure_.steps;
     paused_seconds_ += seconds_since(begin);
   }
 
@@ -256,7 +257,7 @@ class Run {
     text << "[train] step " << step << ": loss " << loss << ", gradient norm " << grad_norm
          << "; last good checkpoint: ";
     if (saved_step_ > 0) {
-      text << folder_.weights_file().string() << " of step " << saved_step_;
+      text << checkpoint_folder(folder_.path(), saved_step_).string();
     } else {
       text << "none (--checkpoint-interval makes them)";
     }
@@ -268,11 +269,15 @@ class Run {
     if (!finite_weights(model_)) {
       stop_not_finite(measure_.steps, *measure_.final_loss, std::nan(""));
     }
-    save(measure_.steps);
+    if (saved_step_ < measure_.steps) save(moment());
     write_summary(status);
     if (profiled_batch_) write_profile();
     for (const std::string& line : headline(summary_)) progress_.say(line);
     progress_.say("record: " + folder_.path().string());
+    if (status == "interrupted") {
+      progress_.say("interrupted after step " + std::to_string(measure_.steps) +
+                    "; to go on: ./train --resume " + folder_.path().string());
+    }
   }
 
   Config config_;
@@ -288,32 +293,26 @@ class Run {
   Optimizers optimizers_;
   ProfiledSteps profiled_;
   std::optional<data::Batch> profiled_batch_;
-  RunFolder folder_;
+  Measurement measure_;
+  double elapsed_before_ = 0;               // training, in processes before this one
+  std::optional<Clock::time_point> begin_;  // of training, in this one
+  int64_t saved_step_ = 0;                  // of the last checkpoint in folder_
+  RunFolder folder_;                        // after all that a checkpoint restores
   Config resolved_;
   nlohmann::ordered_json summary_;
-  Measurement measure_;
-  int64_t saved_step_ = 0;
   double paused_seconds_ = 0;  // of the step at hand, spent on what is not training
 };
 
 }  // namespace
 
-std::filesystem::path source_dir() { return NANOFLEX_SOURCE_DIR; }
-
-Config resolve(const Config& config) {
-  const at::Device device = choose_device(config.device);
-  const at::ScalarType dtype = choose_dtype(config.dtype, device);
-  return fill_in(config, device, dtype, choose_attention(config, device, dtype),
-                 set_threads(config.threads));
-}
-
-TrainResult train(const Config& config, const std::vector<std::string>& command) {
+TrainResult train(const Config& config, const std::vector<std::string>& command,
+                  const std::optional<ResumePoint>& from) {
   check(config);
   track_cpu_memory();
   // GPU attention kernels add gradients in any order unless told otherwise.
   at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/true);
   at::globalContext().setDeterministicFillUninitializedMemory(false);
-  return Run(config, command).execute();
+  return Run(config, command, from).execute();
 }
 
 }  // namespace nanoflex

@@ -11,6 +11,7 @@
 #include "attention/registry.h"
 #include "model/safetensors.h"
 #include "model/weights.h"
+#include "tests/trainer/small_run.h"
 #include "trainer/attention_setup.h"
 #include "trainer/report.h"
 
@@ -19,56 +20,6 @@ namespace {
 
 namespace fs = std::filesystem;
 using nlohmann::json;
-
-fs::path fixture(const std::string& name) {
-  return source_dir() / "tests" / "fixtures" / "section_a" / name;
-}
-
-json read_json(const fs::path& file) {
-  std::ifstream in(file);
-  return json::parse(in);
-}
-
-fs::path fresh_folder() {
-  static int count = 0;
-  const fs::path folder =
-      fs::path(testing::TempDir()) /
-      ("nanoflex_runs_" + std::to_string(getpid()) + "_" + std::to_string(count++));
-  fs::remove_all(folder);
-  return folder;
-}
-
-// The model, data and rates of the Python reference's fixture.
-Config reference_config() {
-  const json reference = read_json(fixture("losses.json")).at("config");
-  Config config;
-  config.n_layer = reference.at("n_layer");
-  config.n_head = reference.at("n_head");
-  config.n_kv_head = reference.at("n_kv_head");
-  config.n_embd = reference.at("n_embd");
-  config.sequence_len = reference.at("sequence_len");
-  config.vocab_size = reference.at("vocab_size");
-  config.batch_size = reference.at("batch_size");
-  config.learning_rate = reference.at("learning_rate");
-  config.target_flops = std::nullopt;
-  config.max_steps = reference.at("steps").get<int64_t>();
-  config.init_from = fixture("model.safetensors").string();
-  config.data = fixture("tokens.bin").string();
-  config.attention = "vanilla";
-  config.mask = "causal";
-  config.dtype = "float32";
-  config.device = "cpu";
-  config.threads = 2;
-  config.val_tokens = 256;
-  config.runs_dir = fresh_folder().string();
-  return config;
-}
-
-std::vector<double> losses(const fs::path& run) {
-  std::vector<double> result;
-  for (const json& line : read_metrics(run / "metrics.jsonl")) result.push_back(line.at("loss"));
-  return result;
-}
 
 std::vector<double> train_losses(const Config& config) {
   return losses(train(config, {"train"}).folder);
@@ -81,15 +32,6 @@ double largest_difference(const std::vector<double>& a, const std::vector<double
     largest = std::max(largest, std::isfinite(a[i] - b[i]) ? std::abs(a[i] - b[i]) : INFINITY);
   }
   return largest;
-}
-
-std::string rejection(const Config& config) {
-  try {
-    train(config, {"train"});
-  } catch (const std::exception& error) {
-    return error.what();
-  }
-  return "accepted";
 }
 
 // Rounding alone moves these losses by up to 6e-5; a missing Nesterov step by 1.4e-3.

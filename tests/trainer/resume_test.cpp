@@ -1,0 +1,173 @@
+// Runs that stop and go on: the same bits as runs that never stopped, and clear words otherwise.
+#include "trainer/resume.h"
+
+#include <gtest/gtest.h>
+
+#include <csignal>
+#include <fstream>
+#include <thread>
+
+#include "attention/registry.h"
+#include "model/safetensors.h"
+#include "tests/trainer/small_run.h"
+#include "trainer/command_line.h"
+#include "trainer/report.h"
+
+namespace nanoflex {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+// Takes a finished run back to its checkpoint at 6, and there again: the end must be the same.
+void expect_same_end(const Config& config) {
+  const fs::path run = train(config, {"train"}).folder, end = checkpoint_folder(run, 8);
+  const std::vector<json> whole = steps(run);
+  const std::string weights = bytes(end / "model.safetensors");
+  const auto training = read_safetensors(end / "training.safetensors");
+  EXPECT_EQ(whole.size(), 8);
+  resume(checkpoint_folder(run, 6));
+  EXPECT_EQ(steps(run), whole);
+  EXPECT_TRUE(bytes(end / "model.safetensors") == weights);
+  for (const auto& [name, tensor] : read_safetensors(end / "training.safetensors")) {
+    if (name == "random.cpu") continue;  // LibTorch leaves bytes between its fields unset
+    EXPECT_TRUE(at::equal(tensor, training.at(name))) << name;
+  }
+  EXPECT_TRUE(bytes(run / "checkpoint" / "model.safetensors") == weights);
+}
+
+TEST(Resume, GivesTheSameBitsUnderEveryBackend) {
+  for (const std::string& backend : names()) {
+    SCOPED_TRACE(backend);
+    Config config = eight_steps();
+    config.attention = backend;
+    expect_same_end(config);
+  }
+}
+
+TEST(Resume, GivesTheSameBitsWithEverythingThatKeepsState) {
+  Config config = eight_steps();
+  config.attention = "flex";
+  config.score = "score + slope[h] * (kv - q)";
+  config.learned_tensors = "slope";
+  config.init_from = "";
+  config.packing = "best_fit";
+  config.device_batch_size = 2;
+  config.grad_clip = 0.5;
+  config.z_loss = 1e-4;
+  config.lr_warmup_steps = 3;
+  config.lr_warmdown_steps = 4;
+  config.val_interval = 4;
+  expect_same_end(config);
+}
+
+TEST(Resume, TheRecordIsThatOfTheWholeRun) {
+  Config config = eight_steps();
+  const fs::path run = train(config, {"first", "command"}).folder;
+  const json whole = read_json(run / "summary.json");
+  EXPECT_EQ(whole.at("resumed"), json::array());
+  EXPECT_EQ(whole.at("parent"), nullptr);
+  std::ofstream(run / "metrics.jsonl", std::ios::app) << R"({"step": 9, "lo)";  // torn
+  resume(checkpoint_folder(run, 6));
+  resume(checkpoint_folder(run, 6));
+  const json again = read_json(run / "summary.json");
+  EXPECT_EQ(again.at("resumed"), json({6, 6}));
+  EXPECT_EQ(again.at("command"), json({"first", "command"}));
+  EXPECT_EQ(again.at("status"), "finished");
+  EXPECT_EQ(again.at("budget"), whole.at("budget"));
+  EXPECT_EQ(again.at("attention"), whole.at("attention"));
+  EXPECT_EQ(again.at("config"), whole.at("config"));
+  for (const char* name : {"first_loss", "final_loss", "validation_loss"}) {
+    EXPECT_EQ(again.at("results").at(name), whole.at("results").at(name)) << name;
+  }
+  EXPECT_TRUE(again.at("results").at("peak_memory_bytes") >=
+              whole.at("results").at("peak_memory_bytes"));
+  double seconds = 0;  // of the steps after warm-up, as the metrics of both parts have them
+  for (const json& line : read_metrics(run / "metrics.jsonl")) {
+    if (line.at("step") > config.warmup_steps) seconds += line.at("step_seconds").get<double>();
+  }
+  EXPECT_NEAR(again.at("results").at("tokens_per_second").get<double>(), 3 * 8 * 32 / seconds,
+              1e-6 / seconds);
+}
+
+TEST(Resume, AnInterruptedRunGoesOnWithTheSameBits) {
+  Config config = eight_steps();
+  config.max_steps = 1'000'000;
+  config.run_id = "stopped";
+  const fs::path metrics = fs::path(config.runs_dir) / "stopped" / "metrics.jsonl";
+  const std::jthread presser([&](const std::stop_token& stop) {
+    while (!stop.stop_requested() && read_metrics(metrics).size() < 3)
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    if (!stop.stop_requested()) kill(getpid(), SIGTERM);
+  });
+  const TrainResult stopped = train(config, {"train"});
+  ASSERT_EQ(stopped.status, "interrupted");
+  config.max_steps = losses(stopped.folder).size() + 2;
+  config.run_id = "whole";
+  const fs::path whole = train(config, {"train"}).folder;
+  const TrainResult resumed = resume("auto", {"--runs-dir", config.runs_dir, "--max-steps",
+                                              key_text(config, find_key("budget.max_steps", ""))});
+  EXPECT_EQ(resumed.status, "finished");
+  EXPECT_EQ(resumed.folder, stopped.folder);
+  EXPECT_EQ(steps(resumed.folder), steps(whole));
+  EXPECT_TRUE(has(refusal("auto", {"--runs-dir", config.runs_dir}), "auto: no run below "));
+}
+
+TEST(Resume, AChangedConfigIsRefusedByItsKeysUnlessAllowed) {
+  const fs::path run = train(eight_steps(), {"train"}).folder;
+  const Arguments changes = {"--learning-rate", "0.01", "--z-loss", "0.001", "--max-steps", "9"};
+  const std::string message = refusal(run, changes);
+  EXPECT_TRUE(has(message, "learning_rate from 6e-04 to 0.01, z_loss from 0 to 0.001")) << message;
+  EXPECT_TRUE(has(message, "--allow-changes learning_rate,z_loss")) << message;
+  EXPECT_FALSE(has(message, "max_steps")) << message;
+
+  Arguments allowed = changes;
+  allowed.insert(allowed.end(), {"--allow-changes", "learning_rate,zloss"});
+  EXPECT_TRUE(has(refusal(run, allowed), "'zloss'; did you mean 'z_loss'?"));
+  allowed.back() = "learning_rate,z_loss";
+  resume(run, allowed);
+  const json last = read_metrics(run / "metrics.jsonl").back();
+  EXPECT_EQ(last.at("step"), 9);
+  EXPECT_EQ(last.at("learning_rate"), 0.01);
+  Config recorded;
+  apply_yaml(recorded, run / "config.yaml");
+  EXPECT_EQ(recorded.z_loss, 0.001);
+}
+
+TEST(Resume, WhatDoesNotGoTogetherIsRefused) {
+  const Config config = eight_steps();
+  const fs::path run = train(config, {"train"}).folder;
+  const std::string before = bytes(run / "summary.json");
+  EXPECT_TRUE(has(refusal(run), "nothing is left to do")) << refusal(run);
+  EXPECT_TRUE(has(refusal(run, {"--max-steps", "7"}), "nothing is left to do"));
+  EXPECT_TRUE(has(refusal(run, {"--run-id", "b"}), "leave it out, or add --branch"));
+  EXPECT_TRUE(has(refusal("nobody", {"--runs-dir", config.runs_dir}), "there is no run 'nobody'"));
+  const Arguments packing = {"--max-steps",     "9",      "--packing", "best_fit",
+                             "--allow-changes", "packing"};
+  EXPECT_TRUE(has(refusal(run, packing), "of packing \"stream\"")) << refusal(run, packing);
+  for (const Arguments& alone : {Arguments{"--branch"}, {"--allow-changes", "mask"}}) {
+    EXPECT_THROW(parse_train_command(alone), std::invalid_argument) << alone.front();
+  }
+  EXPECT_EQ(bytes(run / "summary.json"), before);
+  EXPECT_EQ(checkpoint_steps(run), (std::vector<int64_t>{6, 8}));
+}
+
+TEST(Resume, ABranchIsANewRunThatLeavesItsParentAlone) {
+  const Config config = eight_steps();
+  const fs::path run = train(config, {"train"}).folder;
+  const std::string summary = bytes(run / "summary.json"), metrics = bytes(run / "metrics.jsonl");
+  const TrainResult twig = resume(checkpoint_folder(run, 6), {"--branch", "--run-id", "twig"});
+  EXPECT_EQ(twig.folder, run.parent_path() / "twig");
+  EXPECT_EQ(steps(twig.folder), steps(run));
+  const json record = read_json(twig.folder / "summary.json");
+  EXPECT_EQ(record.at("parent"), json({{"run_id", "run"}, {"step", 6}}));
+  EXPECT_EQ(record.at("run_id"), "twig");
+  EXPECT_EQ(record.at("resumed"), json::array());
+  EXPECT_EQ(bytes(run / "summary.json"), summary);
+  EXPECT_EQ(bytes(run / "metrics.jsonl"), metrics);
+  EXPECT_EQ(checkpoint_steps(run), (std::vector<int64_t>{6, 8}));
+  resume(twig.folder, {"--max-steps", "9"});
+  EXPECT_EQ(losses(twig.folder).size(), 9);
+}
+
+}  // namespace
+}  // namespace nanoflex
