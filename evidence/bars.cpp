@@ -10,7 +10,8 @@ namespace nanoflex {
 namespace {
 
 constexpr double kHeight = 400, kLeft = 70, kRight = 150, kTop = 50, kBottom = 50;
-constexpr double kBar = 34, kGap = 24;  // widths
+constexpr double kBar = 34, kGap = 24, kLetter = 6.5,
+                 kLeast = 300;  // widths; the last of all groups
 
 // A round step of which four to eight reach the largest value.
 double step_of(double most) {
@@ -52,28 +53,37 @@ void draw_bar(std::ostringstream& svg, double x, std::optional<double> value, do
 
 }  // namespace
 
-std::string bar_chart(const std::string& title, const std::string& y_title,
-                      const std::vector<std::string>& groups, const std::vector<Bars>& series) {
+std::string bar_chart(const std::string& title, const std::string& x_title,
+                      const std::string& y_title, const std::vector<std::string>& groups,
+                      const std::vector<Bars>& series) {
   double most = 0;
   for (const Bars& bars : series) {
     for (const auto& value : bars.values) most = std::max(most, value.value_or(0));
   }
   if (most <= 0) most = 1;
   const double step = step_of(most), top = step * std::ceil(most / step - 1e-9);
-  const double group_width = kBar * static_cast<double>(series.size()) + kGap;
-  const double right = kLeft + std::max(300.0, group_width * static_cast<double>(groups.size()));
+  const double bars_width = kBar * static_cast<double>(series.size());
+  const auto count = static_cast<double>(std::max<size_t>(1, groups.size()));
+  double group_width = std::max(bars_width + kGap, kLeast / count);
+  for (const std::string& group : groups) {
+    group_width = std::max(group_width, kLetter * static_cast<double>(group.size()) + kGap);
+  }
+  const double right = kLeft + group_width * count, base = kHeight - kBottom;
   std::ostringstream svg;
   svg << begin_svg(right + kRight, kHeight, kLeft, title);
   draw_scale(svg, right, step, top);
-  svg << "<text transform='translate(16," << (kTop + kHeight - kBottom) / 2
-      << ") rotate(-90)' text-anchor='middle'>" << svg_text(y_title) << "</text>\n";
+  svg << "<text transform='translate(16," << (kTop + base) / 2
+      << ") rotate(-90)' text-anchor='middle'>" << svg_text(y_title) << "</text>\n<text x='"
+      << (kLeft + right) / 2 << "' y='" << kHeight - 10 << "' text-anchor='middle'>"
+      << svg_text(x_title) << "</text>\n";
   for (size_t group = 0; group < groups.size(); ++group) {
-    const double x = kLeft + kGap / 2 + group_width * static_cast<double>(group);
+    const double middle = kLeft + group_width * (static_cast<double>(group) + 0.5);
+    const double x = middle - bars_width / 2;
     for (size_t i = 0; i < series.size(); ++i) {
       draw_bar(svg, x + kBar * static_cast<double>(i), series[i].values.at(group), top, i);
     }
-    svg << "<text x='" << x + (group_width - kGap) / 2 << "' y='" << kHeight - kBottom + 18
-        << "' text-anchor='middle'>" << svg_text(groups[group]) << "</text>\n";
+    svg << "<text x='" << middle << "' y='" << base + 18 << "' text-anchor='middle'>"
+        << svg_text(groups[group]) << "</text>\n";
   }
   for (size_t i = 0; i < series.size(); ++i) {
     svg << legend_line(right + 12, kTop + 18.0 * static_cast<double>(i), i, series[i].name);

@@ -177,7 +177,7 @@ std::string baseline_chart(const ordered_json& bench) {
     bars.values.emplace_back(row.at("tokens_per_second").get<double>());
   }
   return bar_chart("Training at fixed FLOPs, " + bench.at("steps").dump() + " steps",
-                   "throughput, tokens/s", backends, {bars});
+                   "attention backend", "throughput, tokens/s", backends, {bars});
 }
 
 }  // namespace nanoflex

@@ -17,7 +17,7 @@ using nlohmann::ordered_json;
 
 std::string name_of(const ForwardOptions& options) {
   const GptOptions& o = options.model;
-  return c10::str("B", options.batch, " T", o.sequence_len, ", ", o.n_layer, " layers of ",
+  return c10::str("B", options.batch, " T", o.sequence_len, ", ", o.n_layer, " layers of width ",
                   o.n_embd, ", ", o.n_head, " heads, ", o.n_kv_head, " kv heads");
 }
 
@@ -114,7 +114,7 @@ std::string forward_chart(const ordered_json& bench) {
     backends.push_back(row.at("backend").get<std::string>());
     bars.values.emplace_back(row.at("median_ms").get<double>());
   }
-  return bar_chart("A GPT's forward pass", "time, ms", backends, {bars});
+  return bar_chart("A GPT's forward pass", "attention backend", "time, ms", backends, {bars});
 }
 
 }  // namespace nanoflex

@@ -152,7 +152,8 @@ std::string guide_chart(const ordered_json& bench) {
       }
     }
   }
-  return bar_chart("Attention under six masks, forward and backward", "time, ms", masks, series);
+  return bar_chart("Attention under six masks, forward and backward", "mask", "time, ms", masks,
+                   series);
 }
 
 }  // namespace nanoflex

@@ -198,7 +198,7 @@ std::string lab_chart(const ordered_json& bench) {
     }
     series[fused].values.emplace_back(row.at("median_ms").get<double>());
   }
-  return bar_chart("The labs: plain tensors and fused", "time, ms", groups, series);
+  return bar_chart("The labs: plain tensors and fused", "lab and pass", "time, ms", groups, series);
 }
 
 }  // namespace nanoflex

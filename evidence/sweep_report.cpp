@@ -35,8 +35,8 @@ std::string chart_over_length(const ordered_json& sweep, const std::string& dtyp
     std::sort(line.points.begin(), line.points.end());
     series.push_back(line);
   }
-  return log_chart(what + ", causal, forward and backward, " + dtype + ", one head of 64",
-                   "sequence length, tokens", unit, series);
+  return log_chart(what + ", causal, one head of 64, " + dtype, "sequence length, tokens", unit,
+                   series);
 }
 
 }  // namespace
@@ -86,17 +86,18 @@ std::map<std::string, std::string> sweep_charts(const ordered_json& sweep,
   const auto speed_up = [](const ordered_json& row) {
     return row.at("ratios").value("vanilla", 0.0);
   };
-  return {{"attention_" + dtype + ".svg",
-           chart_over_length(
-               sweep, dtype, all, "Time of attention", "time, ms",
-               [](const ordered_json& row) { return row.at("median_ms").get<double>(); })},
-          {"attention_speed_up_" + dtype + ".svg",
-           chart_over_length(sweep, dtype, {"sdpa", "flash"}, "Speed-up of attention",
-                             "times faster than vanilla", speed_up)},
-          {"attention_memory_" + dtype + ".svg",
-           chart_over_length(
-               sweep, dtype, all, "Memory of attention", "peak beyond inputs, MB",
-               [](const ordered_json& row) { return row.at("peak_bytes").get<double>() / 1e6; })}};
+  return {
+      {"attention_" + dtype + ".svg",
+       chart_over_length(
+           sweep, dtype, all, "Attention's time", "forward and backward, time, ms",
+           [](const ordered_json& row) { return row.at("median_ms").get<double>(); })},
+      {"attention_speed_up_" + dtype + ".svg",
+       chart_over_length(sweep, dtype, {"sdpa", "flash"}, "Attention's speed-up",
+                         "forward and backward, times faster than vanilla", speed_up)},
+      {"attention_memory_" + dtype + ".svg",
+       chart_over_length(
+           sweep, dtype, all, "Attention's memory", "forward and backward, peak beyond inputs, MB",
+           [](const ordered_json& row) { return row.at("peak_bytes").get<double>() / 1e6; })}};
 }
 
 }  // namespace nanoflex

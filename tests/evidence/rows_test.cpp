@@ -49,18 +49,19 @@ TEST(Published, FiguresNameTheirMachineAndQuantity) {
 }
 
 TEST(BarChart, DrawsEachValueAndNamesItsUnit) {
-  const std::string svg = bar_chart("a < b & c", "time, ms", {"one", "two"},
+  const std::string svg = bar_chart("a < b & c", "mask", "time, ms", {"one", "two"},
                                     {{"vanilla", {10, 1950}}, {"flash", {2.5, std::nullopt}}});
   EXPECT_EQ(count_of(svg, "<rect class='bar'"), 3U);
-  for (const char* text : {"a &lt; b &amp; c", "time, ms", ">one<", ">two<", ">vanilla<", ">flash<",
-                           ">1950<", ">2.5<", ">-<", "prefers-color-scheme:dark"}) {
+  for (const char* text : {"a &lt; b &amp; c", "time, ms", ">mask<", ">one<", ">two<", ">vanilla<",
+                           ">flash<", ">1950<", ">2.5<", ">-<", "prefers-color-scheme:dark"}) {
     EXPECT_NE(svg.find(text), std::string::npos) << text;
   }
   EXPECT_EQ(svg.find("nan"), std::string::npos);
 }
 
 TEST(BarChart, IsDrawnWithoutAnyValue) {
-  const std::string svg = bar_chart("nothing", "time, ms", {"one"}, {{"flash", {std::nullopt}}});
+  const std::string svg =
+      bar_chart("nothing", "mask", "time, ms", {"one"}, {{"flash", {std::nullopt}}});
   EXPECT_EQ(svg.find("nan"), std::string::npos);
   EXPECT_EQ(svg.find("inf"), std::string::npos);
 }
