@@ -1,11 +1,20 @@
 // ./bench WHAT: measures, and leaves the numbers in a run folder.
+#include <algorithm>
+#include <chrono>
 #include <cxxopts.hpp>
 #include <iostream>
 #include <stdexcept>
 
+#include "apps/bench_flags.h"
+#include "attention/nearest.h"
 #include "evidence/attention_sweep.h"
+#include "evidence/baseline_bench.h"
 #include "evidence/flex_bench.h"
+#include "evidence/forward_bench.h"
+#include "evidence/guide_bench.h"
+#include "evidence/lab_bench.h"
 #include "evidence/mask_bench.h"
+#include "evidence/passes.h"
 #include "evidence/step_bench.h"
 #include "trainer/command_line.h"
 #include "trainer/machine.h"
@@ -15,166 +24,244 @@
 namespace {
 
 using namespace nanoflex;
+namespace fs = std::filesystem;
 
-constexpr const char *kAttention = "attention", *kFlex = "flex", *kMask = "mask", *kStep = "step";
+// What one bench leaves: NAME.json, NAME.md and further files by name.
+struct Output {
+  nlohmann::ordered_json record;
+  std::string report;
+  std::map<std::string, std::string> files = {};
+};
+
+// The sizes of a bench with what the command line says of the rest.
+template <class Options>
+Options as_told(Options options, const Flags& flags) {
+  options.dtype = flags.dtype();
+  options.device = flags.device();
+  options.repeat = flags.repeat();
+  return options;
+}
+
+Output measure_attention(const Flags& flags, const fs::path&) {
+  SweepOptions options{.quick = flags.quick(), .device = flags.device(), .repeat = flags.repeat()};
+  if (options.quick) options.longest = flags.all() ? 1024 : 4096;
+  const bool both = flags.dtype_name() == "all" ||
+                    (flags.dtype_name() == "auto" && !(flags.all() && flags.quick()));
+  if (!both) options.dtypes = {flags.dtype()};
+  const auto sweep = sweep_attention(options);
+  Output output{sweep, sweep_markdown(sweep), {{"attention.csv", sweep_csv(sweep)}}};
+  for (const at::ScalarType dtype : options.dtypes) {
+    output.files.merge(sweep_charts(sweep, dtype_name(dtype)));
+  }
+  return output;
+}
+
+Output measure_baseline(const Flags& flags, const fs::path& folder) {
+  BaselineOptions options = baseline_options(flags.quick());
+  options.config.device = flags.device().str();
+  options.config.dtype = flags.one_dtype_name();
+  options.config.threads = flags.number("threads", 0);
+  options.repeat = flags.has("repeat") ? flags.repeat() : 1;
+  options.runs_dir = folder / "runs";
+  const auto record = bench_baseline(options);
+  return {record, baseline_markdown(record), {{"baseline.svg", baseline_chart(record)}}};
+}
+
+Output measure_flex(const Flags& flags, const fs::path&) {
+  const auto record = bench_flex(as_told(FlexBenchOptions{.quick = flags.quick()}, flags));
+  return {record, flex_markdown(record)};
+}
+
+Output measure_forward(const Flags& flags, const fs::path&) {
+  const auto record = bench_forward(as_told(forward_options(flags.quick()), flags));
+  return {record, forward_markdown(record), {{"forward.svg", forward_chart(record)}}};
+}
+
+Output measure_guide(const Flags& flags, const fs::path&) {
+  const auto record = bench_guide(as_told(guide_options(flags.quick()), flags));
+  return {record, guide_markdown(record), {{"guide.svg", guide_chart(record)}}};
+}
+
+Output measure_lab(const Flags& flags, const fs::path&) {
+  LabOptions options = as_told(lab_options(flags.quick()), flags);
+  options.batch = flags.number("batch", options.batch);
+  options.heads = flags.number("heads", options.heads);
+  options.seq_len = flags.number("seq-len", options.seq_len);
+  options.head_dim = flags.number("head-dim", options.head_dim);
+  options.block_size = flags.number("block-size", options.block_size);
+  options.doc_span = flags.number("doc-span", options.doc_span);
+  const auto record = bench_lab(options);
+  return {record, lab_markdown(record), {{"lab.svg", lab_chart(record)}}};
+}
+
+Output measure_mask(const Flags& flags, const fs::path&) {
+  MaskBenchOptions options{.mask = flags.text("mask"), .repeat = flags.repeat()};
+  options.length = flags.number("length", options.length);
+  options.block_size = flags.number("block-size", options.block_size);
+  options.documents = flags.number("documents", options.documents);
+  const auto record = bench_mask(options);
+  if (flags.has("png")) write_file(flags.text("png"), mask_png(options));
+  return {record, mask_report(options, record)};
+}
+
+Output measure_step(const Flags& flags, const fs::path&) {
+  const auto record = bench_step({.quick = flags.quick(),
+                                  .dtype = flags.one_dtype_name(),
+                                  .device = flags.device(),
+                                  .repeat = flags.repeat(),
+                                  .python = flags.text("python")});
+  return {record, step_markdown(record)};
+}
+
+Output measure_all(const Flags& flags, const fs::path& folder);
+
+struct Bench {
+  const char* name;
+  const char* help;
+  std::vector<std::string> flags;  // that it takes beside those that all take
+  Output (*run)(const Flags& flags, const fs::path& folder);
+};
+
+// The one table of benches; "all" runs those above it.
+const std::vector<Bench>& benches() {
+  static const std::vector<std::string> usual = {"quick", "dtype", "device"};
+  static const std::vector<Bench> table = {
+      {"attention", "speed and memory over shapes", usual, measure_attention},
+      {"baseline", "training at fixed FLOPs", usual, measure_baseline},
+      {"flex", "what programs cost", usual, measure_flex},
+      {"forward", "a GPT's forward pass", usual, measure_forward},
+      {"guide", "six masks", usual, measure_guide},
+      {"lab",
+       "plain tensors beside flash and flex",
+       {"quick", "dtype", "device", "batch", "heads", "seq-len", "head-dim", "block-size",
+        "doc-span"},
+       measure_lab},
+      {"mask",
+       "one block mask",
+       {"mask", "length", "block-size", "documents", "png"},
+       measure_mask},
+      {"step", "whole training steps", {"quick", "dtype", "device", "python"}, measure_step},
+      {"all", "all of these", usual, measure_all}};
+  return table;
+}
+
+// "a, b and c"
+std::string listed(const std::vector<std::string>& names, const std::string& last) {
+  if (names.size() < 2) return join(names);
+  const std::vector<std::string> first(names.begin(), names.end() - 1);
+  return join(first) + " " + last + " " + names.back();
+}
+
+std::vector<std::string> bench_names() {
+  std::vector<std::string> names;
+  for (const Bench& bench : benches()) names.emplace_back(bench.name);
+  return names;
+}
+
+const Bench& find_bench(const std::string& what) {
+  for (const Bench& bench : benches()) {
+    if (bench.name == what) return bench;
+  }
+  throw std::invalid_argument("[bench] say what to measure: ./bench " +
+                              listed(bench_names(), "or") + "; is '" + what + "'");
+}
+
+// A flag that would do nothing is a mistake.
+void require_own_flags(const Flags& flags, const Bench& chosen) {
+  std::map<std::string, std::vector<std::string>> owners;
+  for (const Bench& bench : benches()) {
+    for (const std::string& flag : bench.flags) owners[flag].emplace_back(bench.name);
+  }
+  for (const auto& [flag, names] : owners) {
+    const bool own = std::find(names.begin(), names.end(), chosen.name) != names.end();
+    if (own || !flags.has(flag)) continue;
+    throw std::invalid_argument("[bench] --" + flag + " is a flag of ./bench " +
+                                listed(names, "and"));
+  }
+}
+
+Output run_and_write(const Bench& bench, const Flags& flags, const fs::path& folder) {
+  Output output = bench.run(flags, folder);
+  const std::string name = bench.name;
+  output.files[name + ".json"] = output.record.dump(2) + "\n";
+  output.files[name + ".md"] = output.report;
+  for (const auto& [file, text] : output.files) write_file(folder / file, text);
+  return output;
+}
+
+Output measure_all(const Flags& flags, const fs::path& folder) {
+  using Clock = std::chrono::steady_clock;
+  const Clock::time_point begin = Clock::now();
+  const size_t count = benches().size() - 1;
+  Output all{{{"rows", nlohmann::ordered_json::array()}}, ""};
+  for (size_t i = 0; i < count; ++i) {
+    const Bench& bench = benches()[i];
+    const double seconds = std::chrono::duration<double>(Clock::now() - begin).count();
+    show_progress(
+        i, count,
+        c10::str("benches done, ", bench.name, " is next, after ", fixed(seconds, 0), " s\n"));
+    set_threads(flags.number("threads", 0));
+    const Output one = run_and_write(bench, flags, folder);
+    for (const char* key : {"machine", "gemm_tflops"}) all.record[key] = one.record.at(key);
+    for (nlohmann::ordered_json row : one.record.at("rows")) {
+      row["bench"] = bench.name;
+      all.record["rows"].push_back(row);
+    }
+    all.report += c10::str("## ", bench.name, ": ", bench.help, "\n\n", one.report, "\n");
+  }
+  return all;
+}
 
 cxxopts::Options make_options() {
   using cxxopts::value;
   cxxopts::Options options("bench",
-                           "Measures attention beside plain tensors and ATen's SDPA, what "
-                           "programmed masks and scores cost, preparing a mask, and training "
-                           "steps.\n");
-  options.positional_help("attention|flex|mask|step");
-  const auto text = [](const char* otherwise) {
-    return value<std::string>()->default_value(otherwise);
-  };
-  const auto number = [](const char* otherwise) {
-    return value<int64_t>()->default_value(otherwise);
-  };
-  options.add_options()(
-      "what",
-      "attention: speed and memory over shapes; flex: what programs cost; mask: one block mask; "
-      "step: whole training steps",
-      value<std::string>())("threads", "CPU threads; 0: one a core", number("0"))(
-      "repeat", "times that each is measured, taking turns", number("5"))(
-      "run-id", "name of the record; else YYYYMMDD_HHMMSS", text(""))(
-      "runs-dir", "folder that holds the records", text("runs"))("json", "print the rows as JSON")(
+                           "Measures attention, training steps and runs beside plain tensors and "
+                           "ATen's SDPA, what programmed masks and scores cost, and preparing a "
+                           "mask.\n");
+  options.positional_help(join(bench_names(), "|"));
+  std::vector<std::string> about;
+  for (const Bench& bench : benches()) about.push_back(c10::str(bench.name, ": ", bench.help));
+  const auto text = [] { return value<std::string>(); };
+  const auto number = [] { return value<int64_t>(); };
+  options.add_options()("what", join(about, "; "), text())("threads", "CPU threads (0: one a core)",
+                                                           number())(
+      "repeat", "times that each is measured, taking turns (5; baseline 1; all --quick 2)",
+      number())("run-id", "name of the record; else YYYYMMDD_HHMMSS", text())(
+      "runs-dir", "folder that holds the records (runs)", text())("json", "print the rows as JSON")(
       "help", "show this and stop");
-  options.add_options("attention, flex, step")(
-      "quick", "sequences up to 4096 tokens, small batches; step: the baseline only")(
-      "dtype", "all, float32 or bfloat16 (flex, step: auto is what the machine computes fast)",
-      text("auto"))("device", "auto, cpu, cuda or cuda:N", text("auto"));
-  options.add_options(kMask)("mask", "the mask as text (causal; with documents causal & document)",
-                             value<std::string>())("length", "queries and keys", number("8192"))(
-      "block-size", "queries and keys of a block, a multiple of 16", number("128"))(
-      "documents", "pack documents of this mean length", number("0"))(
-      "png", "draw the mask into this file", value<std::string>());
-  options.add_options(kStep)("python", "a Python with torch, to time the same step there",
-                             value<std::string>());
+  options.add_options("all but mask")("quick", "short sequences, small batches, few steps")(
+      "dtype",
+      "all, float32 or bfloat16 (but for attention: auto is what the machine computes fast)",
+      text())("device", "auto, cpu, cuda or cuda:N", text());
+  options.add_options("mask")("mask", "the mask as text (causal; with documents causal & document)",
+                              text())("length", "queries and keys (8192)", number())(
+      "block-size", "queries and keys of a block, a multiple of 16 (128; also of lab)", number())(
+      "documents", "pack documents of this mean length", number())(
+      "png", "draw the mask into this file", text());
+  options.add_options("lab")("batch", "rows (2)", number())("heads", "heads (8)", number())(
+      "seq-len", "tokens (1024)", number())("head-dim", "size of a head (64)", number())(
+      "doc-span", "tokens of a document (256)", number());
+  options.add_options("step")("python", "a Python with torch, to time the same step there", text());
   options.parse_positional({"what"});
   return options;
 }
 
-// A flag that would do nothing is a mistake.
-void require_own_flags(const cxxopts::ParseResult& flags, const std::string& what) {
-  const std::vector<std::string> of_mask = {"mask", "length", "block-size", "documents", "png"};
-  const std::vector<std::string> of_others = {"quick", "dtype", "device"}, of_step = {"python"};
-  const auto refuse = [&](const std::vector<std::string>& names, const std::string& owner) {
-    for (const std::string& name : names) {
-      if (flags.count(name) == 0) continue;
-      throw std::invalid_argument("[bench] --" + name + " is a flag of ./bench " + owner);
-    }
-  };
-  if (what == kMask) refuse(of_others, "attention, flex and step");
-  if (what != kMask) refuse(of_mask, kMask);
-  if (what != kStep) refuse(of_step, kStep);
-}
-
-int64_t repeat_of(const cxxopts::ParseResult& flags) {
-  const auto repeat = flags["repeat"].as<int64_t>();
-  if (repeat < 1) {
-    throw std::invalid_argument("[bench] --repeat must be at least 1, is " +
-                                std::to_string(repeat));
-  }
-  return repeat;
-}
-
-ClaimedFolder folder_of(const cxxopts::ParseResult& flags) {
-  return claim_folder(flags["runs-dir"].as<std::string>(), flags["run-id"].as<std::string>());
-}
-
-void show(const cxxopts::ParseResult& flags, const nlohmann::ordered_json& record,
-          const std::string& report, const ClaimedFolder& folder) {
-  std::cout << (flags.count("json") > 0 ? record.dump(2) + "\n" : report);
-  std::cerr << "record: " << folder.path.string() << "\n";
-}
-
-std::string dtype_of(const cxxopts::ParseResult& flags) {
-  const std::string dtype = flags["dtype"].as<std::string>();
-  if (dtype == "auto" || dtype == "all" || dtype == "float32" || dtype == "bfloat16") return dtype;
-  throw std::invalid_argument("[bench] --dtype must be all, float32 or bfloat16, is '" + dtype +
-                              "'");
-}
-
-SweepOptions sweep_options(const cxxopts::ParseResult& flags) {
-  SweepOptions options{.quick = flags.count("quick") > 0};
-  const std::string dtype = dtype_of(flags);
-  if (dtype != "all" && dtype != "auto") options.dtypes = {choose_dtype(dtype, at::kCPU)};
-  options.device = choose_device(flags["device"].as<std::string>());
-  options.repeat = repeat_of(flags);
-  return options;
-}
-
-void measure_attention(const cxxopts::ParseResult& flags) {
-  const SweepOptions options = sweep_options(flags);
-  const ClaimedFolder folder = folder_of(flags);
-  const auto sweep = sweep_attention(options);
-  write_file(folder.path / "attention.json", sweep.dump(2) + "\n");
-  write_file(folder.path / "attention.csv", sweep_csv(sweep));
-  write_file(folder.path / "attention.md", sweep_markdown(sweep));
-  for (const at::ScalarType dtype : options.dtypes) {
-    const std::string name = dtype_name(dtype);
-    write_file(folder.path / ("attention_" + name + ".svg"), sweep_chart(sweep, name));
-  }
-  show(flags, sweep, sweep_markdown(sweep), folder);
-}
-
-void measure_flex(const cxxopts::ParseResult& flags) {
-  const at::Device device = choose_device(flags["device"].as<std::string>());
-  const std::string dtype = dtype_of(flags);
-  const FlexBenchOptions options = {.quick = flags.count("quick") > 0,
-                                    .dtype = choose_dtype(dtype == "all" ? "auto" : dtype, device),
-                                    .device = device,
-                                    .repeat = repeat_of(flags)};
-  const ClaimedFolder folder = folder_of(flags);
-  const auto record = bench_flex(options);
-  write_file(folder.path / "flex.json", record.dump(2) + "\n");
-  write_file(folder.path / "flex.md", flex_markdown(record));
-  show(flags, record, flex_markdown(record), folder);
-}
-
-void measure_step(const cxxopts::ParseResult& flags) {
-  const std::string dtype = dtype_of(flags);
-  const StepBenchOptions options = {
-      .quick = flags.count("quick") > 0,
-      .dtype = dtype == "all" ? "auto" : dtype,
-      .device = choose_device(flags["device"].as<std::string>()),
-      .repeat = repeat_of(flags),
-      .python = flags.count("python") > 0 ? flags["python"].as<std::string>() : ""};
-  const ClaimedFolder folder = folder_of(flags);
-  const auto record = bench_step(options);
-  write_file(folder.path / "step.json", record.dump(2) + "\n");
-  write_file(folder.path / "step.md", step_markdown(record));
-  show(flags, record, step_markdown(record), folder);
-}
-
-void measure_mask(const cxxopts::ParseResult& flags) {
-  const MaskBenchOptions options = {
-      .mask = flags.count("mask") > 0 ? flags["mask"].as<std::string>() : "",
-      .length = flags["length"].as<int64_t>(),
-      .block_size = flags["block-size"].as<int64_t>(),
-      .documents = flags["documents"].as<int64_t>(),
-      .repeat = repeat_of(flags)};
-  const auto record = bench_mask(options);
-  if (flags.count("png") > 0) write_file(flags["png"].as<std::string>(), mask_png(options));
-  const ClaimedFolder folder = folder_of(flags);
-  write_file(folder.path / "mask.json", record.dump(2) + "\n");
-  show(flags, record, mask_report(options, record), folder);
-}
-
-int bench(const cxxopts::ParseResult& flags) {
-  const std::string what = flags.count("what") > 0 ? flags["what"].as<std::string>() : "";
-  if (what != kAttention && what != kFlex && what != kMask && what != kStep) {
-    throw std::invalid_argument(
-        "[bench] say what to measure: ./bench attention, flex, mask or step; is '" + what + "'");
-  }
-  require_own_flags(flags, what);
-  set_threads(flags["threads"].as<int64_t>());
+int bench(const Flags& flags) {
+  const Bench& chosen = find_bench(flags.text("what"));
+  require_own_flags(flags, chosen);
+  flags.repeat(), flags.dtype_name(), flags.device();  // refused before there is a folder
+  set_threads(flags.number("threads", 0));
   track_cpu_memory();
-  if (what == kMask) measure_mask(flags);
-  if (what == kStep) measure_step(flags);
-  if (what == kFlex) measure_flex(flags);
-  if (what == kAttention) measure_attention(flags);
+  const ClaimedFolder folder = claim_folder(flags.text("runs-dir", "runs"), flags.text("run-id"));
+  try {
+    const Output output = run_and_write(chosen, flags, folder.path);
+    std::cout << (flags.has("json") ? output.record.dump(2) + "\n" : output.report);
+  } catch (...) {
+    std::error_code ignored;
+    fs::remove(folder.path, ignored);  // which takes it only if it is empty
+    throw;
+  }
+  std::cerr << "record: " << folder.path.string() << "\n";
   return 0;
 }
 
@@ -192,6 +279,6 @@ int main(int argc, char** argv) {
       throw std::invalid_argument("[bench] unexpected argument '" + flags.unmatched().front() +
                                   "'");
     }
-    return bench(flags);
+    return bench(Flags(flags));
   });
 }

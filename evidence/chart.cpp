@@ -1,16 +1,15 @@
 #include "evidence/chart.h"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <sstream>
+
+#include "evidence/svg.h"
 
 namespace nanoflex {
 namespace {
 
 constexpr double kWidth = 640, kHeight = 400, kLeft = 70, kRight = 150, kTop = 40, kBottom = 50;
-// Distinct without colour vision, on white and on black (Okabe and Ito).
-constexpr std::array kColours = {"#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"};
 
 struct Axis {
   double low, high;  // exponents
@@ -69,17 +68,14 @@ std::string log_chart(const std::string& title, const std::string& x_title,
   const auto [least, most] = std::minmax_element(ys.begin(), ys.end());
   const Axis y = axis(ys, *most / *least > 100 ? 10 : 2, kHeight - kBottom, kTop);
   std::ostringstream svg;
-  svg << "<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 " << kWidth << " " << kHeight
-      << "' font-family='sans-serif' font-size='12'>\n"
-      << "<style>svg{background:#fff;color:#222}text{fill:currentColor}.grid{stroke:currentColor;"
-         "opacity:.15}@media(prefers-color-scheme:dark){svg{background:#111;color:#eee}}</style>\n"
-      << "<text x='" << kLeft << "' y='22' font-size='15'>" << title << "</text>\n";
+  svg << begin_svg(kWidth, kHeight, kLeft, title);
   draw_axes(svg, x, y);
   svg << "<text x='" << (x.begin + x.end) / 2 << "' y='" << kHeight - 10
-      << "' text-anchor='middle'>" << x_title << "</text>\n<text transform='translate(16,"
-      << (y.begin + y.end) / 2 << ") rotate(-90)' text-anchor='middle'>" << y_title << "</text>\n";
+      << "' text-anchor='middle'>" << svg_text(x_title) << "</text>\n<text transform='translate(16,"
+      << (y.begin + y.end) / 2 << ") rotate(-90)' text-anchor='middle'>" << svg_text(y_title)
+      << "</text>\n";
   for (size_t i = 0; i < series.size(); ++i) {
-    const char* colour = kColours[i % kColours.size()];
+    const char* colour = series_colour(i);
     svg << "<polyline fill='none' stroke='" << colour << "' stroke-width='2' points='";
     for (const auto& [px, py] : series[i].points) svg << x.at(px) << "," << y.at(py) << " ";
     svg << "'/>\n";
@@ -87,10 +83,7 @@ std::string log_chart(const std::string& title, const std::string& x_title,
       svg << "<circle r='3' fill='" << colour << "' cx='" << x.at(px) << "' cy='" << y.at(py)
           << "'/>";
     }
-    const double line = kTop + 18.0 * static_cast<double>(i);
-    svg << "\n<rect x='" << x.end + 12 << "' y='" << line << "' width='12' height='12' fill='"
-        << colour << "'/><text x='" << x.end + 30 << "' y='" << line + 10 << "'>" << series[i].name
-        << "</text>\n";
+    svg << "\n" << legend_line(x.end + 12, kTop + 18.0 * static_cast<double>(i), i, series[i].name);
   }
   svg << "</svg>\n";
   return svg.str();

@@ -73,20 +73,27 @@ AttentionBenchmark benchmark_attention(const AttentionProblem& problem) {
           .flash_ms = measured[1].median_ms,
           .speed_up = measured[0].median_ms / measured[1].median_ms,
           .standard_bytes = measured[0].peak_bytes,
-          .flash_bytes = measured[1].peak_bytes};
+          .flash_bytes = measured[1].peak_bytes,
+          .standard = measured[0],
+          .flash = measured[1]};
 }
 
 OutputComparison compare_outputs(const AttentionProblem& problem) {
   const at::NoGradGuard no_grad;
   const Inputs x = random_inputs(problem);
   const Spec spec = spec_of(problem.causal);
-  const at::Tensor standard = attend(x.q, x.k, x.v, spec, "vanilla").output.to(at::kDouble);
-  const at::Tensor flash = attend(x.q, x.k, x.v, spec, "flash").output.to(at::kDouble);
-  const at::Tensor difference = (flash - standard).abs();
-  const double tolerance = problem.dtype == at::kFloat ? 1e-5 : 2e-2;
+  return compare_attention(attend(x.q, x.k, x.v, spec, "flash").output,
+                           attend(x.q, x.k, x.v, spec, "vanilla").output, problem.dtype);
+}
+
+OutputComparison compare_attention(const at::Tensor& found, const at::Tensor& standard,
+                                   at::ScalarType dtype) {
+  const at::Tensor a = found.to(at::kDouble), b = standard.to(at::kDouble);
+  const at::Tensor difference = (a - b).abs();
+  const double tolerance = dtype == at::kFloat ? 1e-5 : 2e-2;
   return {.max_difference = difference.max().item<double>(),
           .mean_difference = difference.mean().item<double>(),
-          .allclose = at::allclose(flash, standard, tolerance, tolerance)};
+          .allclose = at::allclose(a, b, tolerance, tolerance)};
 }
 
 }  // namespace nanoflex

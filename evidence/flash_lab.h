@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <string>
 
+#include "evidence/measure.h"
+
 namespace nanoflex {
 
 struct FlashAttentionOptions {
@@ -51,6 +53,7 @@ struct AttentionProblem {
 struct AttentionBenchmark {
   double standard_ms, flash_ms, speed_up;
   int64_t standard_bytes, flash_bytes;  ///< peak of tensors, beyond the inputs
+  Measured standard, flash;             ///< the same with each repeat
 };
 AttentionBenchmark benchmark_attention(const AttentionProblem& problem);
 
@@ -59,5 +62,8 @@ struct OutputComparison {
   bool allclose;  ///< within 1e-5, or 2e-2 in 16 bits, absolute and relative
 };
 OutputComparison compare_outputs(const AttentionProblem& problem);
+/// Of any two outputs that were computed in a dtype.
+OutputComparison compare_attention(const at::Tensor& found, const at::Tensor& standard,
+                                   at::ScalarType dtype);
 
 }  // namespace nanoflex

@@ -1,13 +1,13 @@
 #include "evidence/flex_bench.h"
 
 #include <cmath>
-#include <sstream>
 
 #include "attention/flex/block_mask.h"
 #include "attention/flex/parse.h"
 #include "attention/flex/scores.h"
 #include "evidence/measure.h"
 #include "evidence/passes.h"
+#include "evidence/rows.h"
 #include "trainer/machine.h"
 
 namespace nanoflex {
@@ -28,14 +28,6 @@ std::vector<Shape> shapes_of(const FlexBenchOptions& options) {
           {1, 1, 4096, 128},
           {options.quick ? 2 : 8, 4, 256, 32},
           {options.quick ? 2 : 32, 6, 1950, 64}};
-}
-
-// Documents of equal length, one after another.
-at::Tensor documents(int64_t B, int64_t T, int64_t span, at::Device device) {
-  return at::arange(T, at::TensorOptions().dtype(at::kLong).device(device))
-      .div(span, "floor")
-      .expand({B, T})
-      .contiguous();
 }
 
 // A variant, and what its time is held to: at least so many times the speed of the first one's,
@@ -69,9 +61,9 @@ Contest causal_contest(const Shape& s, const FlexBenchOptions& options) {
 Contest document_contest(const FlexBenchOptions& options) {
   const Shape s = {1, 1, 4096, 64};
   const Spec causal = {.mask = flex::causal()};
-  const Spec document = {.mask =
-                             flex::bind(flex::parse_mask("causal & document"),
-                                        {{"document", documents(1, s.T, 256, options.device)}})};
+  const Spec document = {
+      .mask = flex::bind(flex::parse_mask("causal & document"),
+                         {{"document", equal_documents(1, s.T, 256).to(options.device)}})};
   const auto share_of = [&](const Spec& spec) {
     return flex::visible_share(spec.mask, {.T = s.T, .S = s.T});
   };
@@ -86,7 +78,8 @@ Contest document_contest(const FlexBenchOptions& options) {
 // Of the flex lab: the expressions on whole tensors against the same ones fused.
 Contest eager_contest(const FlexBenchOptions& options) {
   const Shape s = {options.quick ? 1 : 2, options.quick ? 4 : 8, options.quick ? 512 : 1024, 64};
-  const at::Tensor document = documents(s.B, s.T, options.quick ? 128 : 256, options.device);
+  const at::Tensor document =
+      equal_documents(s.B, s.T, options.quick ? 128 : 256).to(options.device);
   const Spec spec = {
       .mask = flex::bind(flex::parse_mask("causal & document"), {{"document", document}}),
       .score = flex::bind(flex::parse_score("alibi"),
@@ -133,15 +126,17 @@ class Bench {
     const auto measured = measure(contenders_of(pass, x, variants), measure_options());
     for (size_t i = 0; i < measured.size(); ++i) {
       const Contestant& contestant = contest.contestants[i];
-      ordered_json row = begin_row(contest.name, contestant.variant.name, pass, measured[i]);
+      ordered_json row = measured_row(
+          {contest.name, contestant.variant.name, pass, options_.device, options_.dtype},
+          measured[i]);
       row["share_of_gemm"] =
           flops(s, contestant, pass) / measured[i].median_ms / (kGemmFlops / gemm_ms_);
-      const double speed = measured[0].median_ms / measured[i].median_ms;
-      row["ratios"] = {{contest.contestants[0].variant.name, speed}};
-      row["peak_bytes"] = measured[i].peak_bytes;
+      add_ratio(row, contest.contestants[0].variant.name, measured[i], measured[0]);
       if (contestant.wanted > 0) {
-        const double value = speed * contestant.share;
+        const Ratio speed = times_faster(measured[i], measured[0]);
+        const double value = speed.value * contestant.share;
         row["target"] = {{"value", value},
+                         {"range", {speed.low * contestant.share, speed.high * contestant.share}},
                          {"wanted", contestant.wanted},
                          {"holds", value >= contestant.wanted},
                          {"of", contest.contestants[0].variant.name}};
@@ -161,7 +156,7 @@ class Bench {
   void build_masks() {
     const flex::Expression document =
         flex::bind(flex::parse_mask("causal & document"),
-                   {{"document", documents(1, 4096, 256, options_.device)}});
+                   {{"document", equal_documents(1, 4096, 256).to(options_.device)}});
     const std::vector<std::tuple<std::string, flex::Expression, int64_t>> masks = {
         {"T4096 causal", flex::causal(), 4096},
         {"T8192 causal", flex::causal(), 8192},
@@ -170,19 +165,9 @@ class Bench {
       const flex::BlockMaskOptions sizes = {.T = T, .S = T};
       const auto measured = measure(
           {{"flex", [&, mask = mask] { flex::make_block_mask(mask, sizes); }}}, measure_options());
-      rows_.push_back(begin_row(name, "flex", "build", measured[0]));
+      rows_.push_back(
+          measured_row({name, "flex", "build", options_.device, options_.dtype}, measured[0]));
     }
-  }
-
-  ordered_json begin_row(const std::string& name, const std::string& backend,
-                         const std::string& pass, const Measured& measured) const {
-    return {{"case", name},
-            {"backend", backend},
-            {"pass", pass},
-            {"device", options_.device.str()},
-            {"dtype", dtype_name(options_.dtype)},
-            {"median_ms", measured.median_ms},
-            {"spread", measured.spread}};
   }
 
   FlexBenchOptions options_;
@@ -195,25 +180,34 @@ class Bench {
 ordered_json bench_flex(const FlexBenchOptions& options) { return Bench(options).run(); }
 
 std::string flex_markdown(const ordered_json& bench) {
-  std::ostringstream page;
-  page << "| case | backend | pass | ms | spread | of GEMM | target | measured | wanted |\n"
-       << "|---|---|---|---:|---:|---:|---|---:|---:|\n";
+  std::vector<std::vector<std::string>> lines;
   for (const ordered_json& row : bench.at("rows")) {
-    page << "| " << row.at("case").get<std::string>() << " | "
-         << row.at("backend").get<std::string>() << " | " << row.at("pass").get<std::string>()
-         << " | " << fixed(row.at("median_ms").get<double>(), 3) << " | "
-         << fixed(100 * row.at("spread").get<double>(), 0) << " % | "
-         << (row.contains("share_of_gemm") ? fixed(row.at("share_of_gemm").get<double>(), 2) : "-");
+    const ordered_json& share = row.at("share_of_gemm");
+    std::vector<std::string> line = {row.at("case").get<std::string>(),
+                                     row.at("backend").get<std::string>(),
+                                     row.at("pass").get<std::string>(),
+                                     "",
+                                     fixed(row.at("median_ms").get<double>(), 3),
+                                     spread_text(row),
+                                     share.is_null() ? "-" : fixed(share.get<double>(), 2),
+                                     megabytes(row),
+                                     "",
+                                     ""};
     if (row.contains("target")) {
       const ordered_json& target = row.at("target");
-      page << " | of " << target.at("of").get<std::string>() << ", for its share of pairs | "
-           << fixed(target.at("value").get<double>(), 2) << "x | "
-           << fixed(target.at("wanted").get<double>(), 2) << "x |\n";
-    } else {
-      page << " | | | |\n";
+      const double wanted = target.at("wanted").get<double>();
+      const Ratio measured = {target.at("value").get<double>(),
+                              target.at("range").at(0).get<double>(),
+                              target.at("range").at(1).get<double>()};
+      line[3] = "of " + target.at("of").get<std::string>() + ", for its share of pairs";
+      line[8] = ratio_text(measured, wanted);
+      line[9] = fixed(wanted, 2) + "x";
     }
+    lines.push_back(line);
   }
-  return page.str();
+  return markdown_table({"case", "backend", "pass", "target", "ms", "spread", "of GEMM", "peak MB",
+                         "measured", "wanted"},
+                        4, lines);
 }
 
 }  // namespace nanoflex

@@ -19,15 +19,31 @@ double run_ms(const Contender& contender, int64_t times, at::Device device) {
   return passed.count() / static_cast<double>(times);
 }
 
-Measured summarise(std::vector<double> times) {
+}  // namespace
+
+Measured summarise(const std::vector<double>& repeats_ms) {
+  std::vector<double> times = repeats_ms;
   std::sort(times.begin(), times.end());
   const size_t middle = times.size() / 2;
   const double median =
       times.size() % 2 == 1 ? times[middle] : (times[middle - 1] + times[middle]) / 2;
-  return {.median_ms = median, .spread = (times.back() - times.front()) / median};
+  return {.median_ms = median,
+          .spread = (times.back() - times.front()) / median,
+          .repeats_ms = repeats_ms};
 }
 
-}  // namespace
+Ratio times_faster(const Measured& one, const Measured& peer) {
+  const std::vector<double>&own = one.repeats_ms, &others = peer.repeats_ms;
+  std::vector<double> ratios;
+  const bool paired = own.size() == others.size() && own.size() > 2;
+  for (size_t i = 0; i < own.size(); ++i) {
+    for (size_t j = 0; j < others.size(); ++j) {
+      if (!paired || i == j) ratios.push_back(others[j] / own[i]);
+    }
+  }
+  const auto [low, high] = std::minmax_element(ratios.begin(), ratios.end());
+  return {.value = peer.median_ms / one.median_ms, .low = *low, .high = *high};
+}
 
 std::vector<Measured> measure(const std::vector<Contender>& contenders,
                               const MeasureOptions& options) {
@@ -64,8 +80,16 @@ Contender gemm(at::ScalarType dtype, at::Device device) {
   return {"gemm", [a, b, c = at::empty_like(a)]() mutable { at::mm_out(c, a, b); }};
 }
 
+double gemm_tflops(at::ScalarType dtype, const MeasureOptions& options) {
+  return kGemmFlops / measure({gemm(dtype, options.device)}, options)[0].median_ms / 1e9;
+}
+
 int64_t free_memory_bytes(at::Device device) {
-  if (!device.is_cpu()) return std::numeric_limits<int64_t>::max();
+  if (!device.is_cpu()) {
+    // What the driver has, and what LibTorch keeps of it without use.
+    const auto [free, total] = at::getDeviceAllocator(device.type())->getMemoryInfo(device.index());
+    return static_cast<int64_t>(free) + peak_reserved_bytes(device) - live_tensor_bytes(device);
+  }
   std::ifstream info("/proc/meminfo");
   for (std::string name; info >> name;) {
     int64_t kilobytes = 0;

@@ -16,9 +16,21 @@ struct Contender {
 
 struct Measured {
   double median_ms = 0;
-  double spread = 0;       ///< (slowest - fastest) / median of the repeats
-  int64_t peak_bytes = 0;  ///< of tensors, beyond what was live before
+  double spread = 0;                    ///< (slowest - fastest) / median of the repeats
+  int64_t peak_bytes = 0;               ///< of tensors, beyond what was live before
+  std::vector<double> repeats_ms = {};  ///< in the order in which they ran
 };
+
+/// The median and spread of some repeats. REQUIRES: at least one.
+Measured summarise(const std::vector<double>& repeats_ms);
+
+/// How many times faster one is than another: by their medians, and the least and the most of the
+/// repeats that ran in turn; where those are fewer than three, of every repeat against every other,
+/// because two pairs agree by chance.
+struct Ratio {
+  double value = 0, low = 0, high = 0;
+};
+Ratio times_faster(const Measured& one, const Measured& peer);
 
 struct MeasureOptions {
   int64_t repeat = 5;
@@ -36,6 +48,9 @@ std::vector<Measured> measure(const std::vector<Contender>& contenders,
 /// multiplications and additions are kGemmFlops.
 constexpr double kGemmFlops = 2.0 * 2048 * 2048 * 2048;
 Contender gemm(at::ScalarType dtype, at::Device device);
+
+/// LibTorch's rate of gemm() in a dtype on a device, in TFLOP/s.
+double gemm_tflops(at::ScalarType dtype, const MeasureOptions& options);
 
 /// Bytes that a new tensor may take on the device now.
 int64_t free_memory_bytes(at::Device device);

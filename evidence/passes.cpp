@@ -4,10 +4,12 @@
 #include <torch/csrc/autograd/autograd.h>
 #include <unistd.h>
 
+#include <cmath>
 #include <cstdio>
 #include <iostream>
 
 #include "attention/flex/tile_code.h"
+#include "attention/registry.h"
 
 namespace nanoflex {
 
@@ -16,6 +18,10 @@ PassTensors random_tensors(at::IntArrayRef sizes, at::ScalarType dtype, at::Devi
   const auto random = [&] { return at::randn(sizes, kind); };
   return {random().requires_grad_(), random().requires_grad_(), random().requires_grad_(),
           random()};
+}
+
+at::Tensor equal_documents(int64_t B, int64_t T, int64_t span) {
+  return at::arange(T, at::kLong).div(span, "floor").expand({B, T}).contiguous();
 }
 
 std::vector<Contender> contenders_of(const std::string& pass, const PassTensors& x,
@@ -47,6 +53,24 @@ std::vector<Contender> contenders_of(const std::string& pass, const PassTensors&
     }
   }
   return contenders;
+}
+
+std::string why_skipped(const Variant& variant, const PassTensors& x) {
+  if (variant.backend == "vanilla") {
+    // Scores, weights, their gradients and copies: about eight T x S tensors in fp32.
+    const double needed =
+        32.0 * static_cast<double>(x.q.size(0) * x.q.size(1) * x.q.size(2) * x.k.size(2));
+    const auto free = static_cast<double>(free_memory_bytes(x.q.device()));
+    if (needed > free) {
+      return c10::str("does not fit: needs about ", std::llround(needed / 1e9), " GB, ",
+                      std::llround(free / 1e9), " GB are free");
+    }
+  }
+  for (const Backend& candidate : backends()) {
+    if (candidate.name != variant.backend) continue;
+    return candidate.why_unsupported(x.q, x.k, x.v, variant.spec);
+  }
+  return "no such backend";
 }
 
 void show_progress(size_t done, size_t count, const std::string& what) {

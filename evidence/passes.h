@@ -16,6 +16,9 @@ struct PassTensors {
 };
 PassTensors random_tensors(at::IntArrayRef sizes, at::ScalarType dtype, at::Device device);
 
+/// [B, T]: the numbers of documents of equal length, one after another.
+at::Tensor equal_documents(int64_t B, int64_t T, int64_t span);
+
 /// A way to run attention on them.
 struct Variant {
   std::string name, backend;
@@ -26,6 +29,10 @@ struct Variant {
 /// "step" (both). Gradients flow to captured tensors too, where they ask for it.
 std::vector<Contender> contenders_of(const std::string& pass, const PassTensors& tensors,
                                      const std::vector<Variant>& variants);
+
+/// "" when the variant can run here, else why not: the backend's own reason, or, for plain tensors,
+/// that forward and backward would not fit in the memory that is free now.
+std::string why_skipped(const Variant& variant, const PassTensors& tensors);
 
 /// A line on stderr, or a bar on a terminal, that says how far a measurement is.
 void show_progress(size_t done, size_t count, const std::string& what);

@@ -41,21 +41,32 @@ TEST(AttentionSweep, CsvHasALineForEachRowAndSaysWhatDidNotFit) {
 TEST(AttentionSweep, MarkdownShowsSpeedBesideBothPeers) {
   const std::string page = sweep_markdown(small_sweep());
   EXPECT_NE(
-      page.find("| B1 H1 T128 D64 causal | float32 | step | 0.500 | 0.50 | 2.00x | 3.00x | 5 % |"),
+      page.find(
+          "| B1 H1 T128 D64 causal | float32 | step | 0.500 | 0.50 | 2.00x | 3.00x | 5 % | 0.00 |"),
       std::string::npos)
       << page;
+  EXPECT_NE(page.find("- B1 H1 T65536 D64 causal, vanilla: does not fit"), std::string::npos);
 }
 
-TEST(AttentionSweep, ChartDrawsEachPointAndNamesTheUnits) {
-  const std::string svg = sweep_chart(small_sweep(), "float32");
-  EXPECT_NE(svg.find("sequence length, tokens"), std::string::npos);
-  EXPECT_NE(svg.find("time, ms"), std::string::npos);
-  size_t points = 0;
-  for (size_t at = svg.find("<circle"); at != std::string::npos; at = svg.find("<circle", at + 1)) {
-    ++points;
+TEST(AttentionSweep, ChartsDrawEachPointAndNameTheUnits) {
+  const auto charts = sweep_charts(small_sweep(), "float32");
+  const std::map<std::string, std::string> units = {
+      {"attention_float32.svg", "time, ms"},
+      {"attention_speed_up_float32.svg", "times faster than vanilla"},
+      {"attention_memory_float32.svg", "peak beyond inputs, MB"}};
+  ASSERT_EQ(charts.size(), units.size());
+  for (const auto& [name, unit] : units) {
+    const std::string& svg = charts.at(name);
+    EXPECT_NE(svg.find("sequence length, tokens"), std::string::npos);
+    EXPECT_NE(svg.find(unit), std::string::npos);
+    size_t points = 0;
+    for (size_t at = svg.find("<circle"); at != std::string::npos;
+         at = svg.find("<circle", at + 1)) {
+      ++points;
+    }
+    EXPECT_EQ(points, 2U) << name;
+    EXPECT_EQ(svg.find("nan"), std::string::npos);
   }
-  EXPECT_EQ(points, 2U);
-  EXPECT_EQ(svg.find("nan"), std::string::npos);
 }
 
 }  // namespace

@@ -1,0 +1,183 @@
+#include "evidence/baseline_bench.h"
+
+#include <ATen/Context.h>
+
+#include <fstream>
+#include <iostream>
+#include <stdexcept>
+
+#include "evidence/bars.h"
+#include "evidence/passes.h"
+#include "evidence/published.h"
+#include "evidence/rows.h"
+#include "trainer/machine.h"
+#include "trainer/memory.h"
+#include "trainer/train.h"
+
+namespace nanoflex {
+namespace {
+
+using nlohmann::json;
+using nlohmann::ordered_json;
+
+// While it lives, what train() prints goes to stderr, and its choice of slower, deterministic GPU
+// kernels does not outlive it.
+class TrainGuard {
+ public:
+  TrainGuard()
+      : out_(std::cout.rdbuf(std::cerr.rdbuf())),
+        deterministic_(at::globalContext().deterministicAlgorithms()),
+        warn_only_(at::globalContext().deterministicAlgorithmsWarnOnly()) {}
+  ~TrainGuard() {
+    std::cout.rdbuf(out_);
+    at::globalContext().setDeterministicAlgorithms(deterministic_, warn_only_);
+  }
+  TrainGuard(const TrainGuard&) = delete;
+  TrainGuard& operator=(const TrainGuard&) = delete;
+
+ private:
+  std::streambuf* out_;
+  bool deterministic_, warn_only_;
+};
+
+// The summaries of one backend's runs.
+struct Runs {
+  std::vector<double> step_ms;
+  std::vector<std::string> ids;
+  int64_t peak_bytes = 0;
+  json last;  // summary
+};
+
+json train_once(const Config& config, at::Device device) {
+  const TrainGuard guard;
+  track_cpu_memory();
+  reset_peak_memory(device);
+  const TrainResult result = train(config, {"./bench", "baseline"});
+  if (result.status != "finished") {
+    throw std::runtime_error("[bench] the run was " + result.status + "; its record is " +
+                             result.folder.string());
+  }
+  std::ifstream file(result.folder / "summary.json");
+  return json::parse(file);
+}
+
+void add_run(Runs& runs, const json& summary) {
+  const json& results = summary.at("results");
+  if (results.at("tokens_per_second").is_null()) {
+    throw std::invalid_argument("[bench] no step is timed: max_steps must be above warmup_steps, " +
+                                summary.at("budget").at("warmup_steps").dump() + ", is " +
+                                summary.at("budget").at("steps").dump());
+  }
+  const double speed = results.at("tokens_per_second").get<double>();
+  runs.step_ms.push_back(1e3 * summary.at("budget").at("tokens_per_step").get<double>() / speed);
+  runs.ids.push_back(summary.at("run_id").get<std::string>());
+  runs.peak_bytes = std::max(runs.peak_bytes, results.at("peak_memory_bytes").get<int64_t>());
+  runs.last = summary;
+}
+
+ordered_json row_of(const RowName& name, const Measured& step, const Runs& runs, double gemm) {
+  const json& budget = runs.last.at("budget");
+  const double seconds = step.median_ms / 1e3;
+  const double tflops = budget.at("flops_per_step").get<double>() / seconds / 1e12;
+  ordered_json row = measured_row(name, step);
+  row["share_of_gemm"] = tflops / gemm;
+  row["mask"] = runs.last.at("attention").at("mask").get<std::string>();
+  row["tokens_per_second"] = budget.at("tokens_per_step").get<double>() / seconds;
+  row["tflops_per_second"] = tflops;
+  row["final_loss"] = runs.last.at("results").at("final_loss").get<double>();
+  row["runs"] = runs.ids;
+  return row;
+}
+
+}  // namespace
+
+BaselineOptions baseline_options(bool quick) {
+  BaselineOptions options{.quick = quick};
+  if (quick) {
+    options.config.target_flops = std::nullopt;
+    options.config.max_steps = 6;
+    options.config.warmup_steps = 2;
+    options.config.val_tokens = 2048;
+  }
+  return options;
+}
+
+ordered_json bench_baseline(const BaselineOptions& options) {
+  Config config = options.config;
+  if (config.mask == "auto") config.mask = "causal";
+  config.runs_dir = options.runs_dir.string();
+  const at::Device device = choose_device(config.device);
+  const at::ScalarType dtype = choose_dtype(config.dtype, device);
+  std::vector<Runs> runs(options.backends.size());
+  std::vector<double> gemm;
+  for (int64_t repeat = 0; repeat < options.repeat; ++repeat) {
+    for (size_t i = 0; i < runs.size(); ++i) {
+      config.attention = options.backends[i];
+      config.run_id = options.backends[i];
+      if (options.repeat > 1) config.run_id += "_" + std::to_string(repeat + 1);
+      show_progress(repeat * runs.size() + i + 1, options.repeat * runs.size(), config.run_id);
+      gemm.push_back(gemm_tflops(dtype, {.repeat = 1, .device = device}));
+      add_run(runs[i], train_once(config, device));
+    }
+  }
+  const double rate = summarise(gemm).median_ms;  // the median of anything
+  const json& budget = runs[0].last.at("budget");
+  ordered_json record = {{"machine", describe_environment(device)},
+                         {"gemm_tflops", rate},
+                         {"quick", options.quick},
+                         {"steps", budget.at("steps")},
+                         {"warmup_steps", budget.at("warmup_steps")},
+                         {"tokens_per_step", budget.at("tokens_per_step")},
+                         {"rows", ordered_json::array()},
+                         {"published", published_json("baseline")}};
+  std::vector<Measured> measured;
+  for (const Runs& one : runs) {
+    measured.push_back(summarise(one.step_ms));
+    measured.back().peak_bytes = one.peak_bytes;
+  }
+  const std::string what = budget.at("steps").dump() + " steps";
+  for (size_t i = 0; i < runs.size(); ++i) {
+    ordered_json row =
+        row_of({what, options.backends[i], "step", device, dtype}, measured[i], runs[i], rate);
+    for (size_t peer = 0; peer < runs.size(); ++peer) {
+      if (peer != i) add_ratio(row, options.backends[peer], measured[i], measured[peer]);
+    }
+    record["rows"].push_back(row);
+  }
+  return record;
+}
+
+std::string baseline_markdown(const ordered_json& bench) {
+  std::string page =
+      bench.at("steps").dump() + " steps of " + bench.at("tokens_per_step").dump() +
+      " tokens, the first " + bench.at("warmup_steps").dump() + " left out of the timing" +
+      (bench.at("quick").get<bool>() ? " (quick: the whole budget pays for more steps)" : "") +
+      ".\n\n";
+  std::vector<std::vector<std::string>> lines;
+  for (const ordered_json& row : bench.at("rows")) {
+    lines.push_back(
+        {row.at("backend").get<std::string>(), row.at("mask").get<std::string>(),
+         row.at("dtype").get<std::string>(), fixed(row.at("tokens_per_second").get<double>(), 0),
+         fixed(row.at("tflops_per_second").get<double>(), 3),
+         fixed(row.at("share_of_gemm").get<double>(), 2), ratio_text(row, "vanilla"),
+         spread_text(row), megabytes(row), fixed(row.at("final_loss").get<double>(), 4)});
+  }
+  return page +
+         markdown_table({"backend", "mask", "dtype", "tokens/s", "TFLOP/s", "of GEMM",
+                         "over vanilla", "spread", "peak MB", "loss at the last step"},
+                        3, lines) +
+         published_markdown("baseline");
+}
+
+std::string baseline_chart(const ordered_json& bench) {
+  std::vector<std::string> backends;
+  Bars bars{"measured", {}};
+  for (const ordered_json& row : bench.at("rows")) {
+    backends.push_back(row.at("backend").get<std::string>());
+    bars.values.emplace_back(row.at("tokens_per_second").get<double>());
+  }
+  return bar_chart("Training at fixed FLOPs, " + bench.at("steps").dump() + " steps",
+                   "attention backend", "throughput, tokens/s", backends, {bars});
+}
+
+}  // namespace nanoflex
