@@ -22,21 +22,13 @@ double step_of(double most) {
   return 2 * power;
 }
 
-std::string number(double value) {
-  std::ostringstream text;
-  // Three digits, but never the exponent that streams prefer from 1000 on.
-  text.precision(value >= 1000 ? static_cast<int>(std::log10(value)) + 1 : 3);
-  text << value;
-  return text.str();
-}
-
 void draw_scale(std::ostringstream& svg, double right, double step, double top) {
   const double base = kHeight - kBottom;
   for (int i = 0; i * step <= top * (1 + 1e-9); ++i) {
     const double y = base - i * step / top * (base - kTop);
     svg << "<line class='grid' x1='" << kLeft << "' x2='" << right << "' y1='" << y << "' y2='" << y
         << "'/><text x='" << kLeft - 8 << "' y='" << y + 4 << "' text-anchor='end'>"
-        << number(i * step) << "</text>\n";
+        << plain_number(i * step) << "</text>\n";
   }
 }
 
@@ -48,7 +40,8 @@ void draw_bar(std::ostringstream& svg, double x, std::optional<double> value, do
         << "' height='" << height << "' fill='" << series_colour(index) << "'/>";
   }
   svg << "<text x='" << x + kBar / 2 << "' y='" << base - height - 4
-      << "' text-anchor='middle' font-size='10'>" << (value ? number(*value) : "-") << "</text>\n";
+      << "' text-anchor='middle' font-size='10'>" << (value ? plain_number(*value) : "-")
+      << "</text>\n";
 }
 
 }  // namespace

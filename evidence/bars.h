@@ -16,7 +16,7 @@ struct Bars {
 /// chart.h. The axis begins at 0 and its title names the unit. REQUIRES: values of at least 0, as
 /// many as groups.
 std::string bar_chart(const std::string& title, const std::string& x_title,
-                      const std::string& y_title,
-                      const std::vector<std::string>& groups, const std::vector<Bars>& series);
+                      const std::string& y_title, const std::vector<std::string>& groups,
+                      const std::vector<Bars>& series);
 
 }  // namespace nanoflex

@@ -29,15 +29,10 @@ Axis axis(const std::vector<double>& values, double base, double begin, double e
   return {low, high > low ? high : low + 1, begin, end, base};
 }
 
+// Powers of two from 1,024 on as 1k, 2k ...
 std::string number(double value) {
-  std::ostringstream text;
-  text.precision(3);
-  if (value >= 1000 && std::fmod(value, 1024) == 0) {
-    text << value / 1024 << "k";
-  } else {
-    text << value;
-  }
-  return text.str();
+  const bool binary = value >= 1000 && std::fmod(value, 1024) == 0;
+  return binary ? plain_number(value / 1024) + "k" : plain_number(value);
 }
 
 void draw_axes(std::ostringstream& svg, const Axis& x, const Axis& y) {

@@ -1,6 +1,7 @@
 #include "evidence/svg.h"
 
 #include <array>
+#include <cmath>
 #include <sstream>
 
 namespace nanoflex {
@@ -18,6 +19,14 @@ std::string svg_text(const std::string& text) {
     result += c == '&' ? "&amp;" : c == '<' ? "&lt;" : c == '>' ? "&gt;" : std::string(1, c);
   }
   return result;
+}
+
+std::string plain_number(double value) {
+  std::ostringstream text;
+  // As many digits as stand before the point: with fewer, a stream writes an exponent.
+  text.precision(value >= 1000 ? static_cast<int>(std::log10(value) + 1e-9) + 1 : 3);
+  text << value;
+  return text.str();
 }
 
 std::string begin_svg(double width, double height, double left, const std::string& title) {

@@ -12,6 +12,9 @@ const char* series_colour(size_t index);
 /// Text as it may stand in SVG.
 std::string svg_text(const std::string& text);
 
+/// A number with three digits, or all of a whole one, and never an exponent above 999.
+std::string plain_number(double value);
+
 /// The beginning of a standalone SVG of that size, with its style and title; "</svg>\n" ends it.
 std::string begin_svg(double width, double height, double left, const std::string& title);
 

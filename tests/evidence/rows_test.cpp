@@ -4,6 +4,7 @@
 
 #include "evidence/bars.h"
 #include "evidence/published.h"
+#include "evidence/svg.h"
 #include "tests/evidence/bench_rows.h"
 
 namespace nanoflex {
@@ -57,6 +58,13 @@ TEST(BarChart, DrawsEachValueAndNamesItsUnit) {
     EXPECT_NE(svg.find(text), std::string::npos) << text;
   }
   EXPECT_EQ(svg.find("nan"), std::string::npos);
+}
+
+TEST(Svg, NumbersHaveNoExponents) {
+  EXPECT_EQ(plain_number(1000), "1000");
+  EXPECT_EQ(plain_number(1234567), "1234567");
+  EXPECT_EQ(plain_number(12.345), "12.3");
+  EXPECT_EQ(plain_number(0.1), "0.1");
 }
 
 TEST(BarChart, IsDrawnWithoutAnyValue) {
