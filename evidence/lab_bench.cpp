@@ -1,7 +1,6 @@
 #include "evidence/lab_bench.h"
 
 #include <ATen/core/grad_mode.h>
-#include <ATen/record_function.h>
 
 #include <cstdio>
 #include <stdexcept>
@@ -14,6 +13,7 @@
 #include "evidence/rows.h"
 #include "trainer/machine.h"
 #include "trainer/memory.h"
+#include "trainer/operation_watch.h"
 
 namespace nanoflex {
 namespace {
@@ -37,18 +37,14 @@ std::string gpu_of(const LabOptions& options) {
   return "the GPU part is skipped: " + gpu.reason.substr(0, gpu.reason.find(';'));
 }
 
-int64_t operations_of(const Contender& contender) {
-  static thread_local int64_t count = 0;
-  count = 0;
-  const auto handle = at::addThreadLocalCallback(
-      at::RecordFunctionCallback([](const at::RecordFunction&)
-                                     -> std::unique_ptr<at::ObserverContext> {
-        ++count;
-        return nullptr;
-      }).scopes({at::RecordScope::FUNCTION}));
+// What it asks of LibTorch, and whether a tensor of all pairs was among it.
+void add_operations(ordered_json& row, const Contender& contender, int64_t length) {
+  const OperationWatch watch(length, length);
   contender.run();
-  at::removeCallback(handle);
-  return count;
+  const Operations seen = watch.so_far();
+  row["operations"] = seen.dispatched;
+  row["queries_by_keys_tensor"] =
+      seen.matrix.empty() ? ordered_json(nullptr) : ordered_json(seen.matrix);
 }
 
 class Lab {
@@ -132,8 +128,8 @@ class Lab {
       const auto measured = measure(contenders, measure_options());
       add_pair(what, pass, "flex", measured[0], measured[1]);
       add_difference(outputs);
-      rows_[rows_.size() - 2]["operations"] = operations_of(contenders[0]);
-      rows_.back()["operations"] = operations_of(contenders[1]);
+      add_operations(rows_[rows_.size() - 2], contenders[0], o.seq_len);
+      add_operations(rows_.back(), contenders[1], o.seq_len);
     }
   }
 
@@ -147,6 +143,11 @@ class Lab {
   const double gemm_;
   ordered_json rows_ = ordered_json::array();
 };
+
+std::string held_text(const ordered_json& row) {
+  if (!row.contains("queries_by_keys_tensor")) return "-";
+  return row.at("queries_by_keys_tensor").is_null() ? "none" : "held";
+}
 
 }  // namespace
 
@@ -177,11 +178,13 @@ std::string lab_markdown(const ordered_json& bench) {
                                                       : "no",
                      fixed(row.at("median_ms").get<double>(), 2), spread_text(row),
                      fused ? ratio_text(row, "vanilla") : "-", megabytes(row), largest, mean,
-                     row.contains("operations") ? row.at("operations").dump() : "-"});
+                     row.contains("operations") ? row.at("operations").dump() : "-",
+                     held_text(row)});
   }
-  return markdown_table({"lab", "backend", "pass", "allclose", "ms", "spread", "over vanilla",
-                         "peak MB", "max difference", "mean difference", "operations"},
-                        4, lines) +
+  return markdown_table(
+             {"lab", "backend", "pass", "allclose", "ms", "spread", "over vanilla", "peak MB",
+              "max difference", "mean difference", "operations", "tensor of all pairs"},
+             4, lines) +
          "\nOne tensor of all pairs would take " +
          fixed(bench.at("pairs_bytes").get<double>() / 1e6, 1) + " MB; " +
          bench.at("gpu").get<std::string>() + ".\n";

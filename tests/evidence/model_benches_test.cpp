@@ -103,11 +103,13 @@ TEST(LabBench, ComparesAndMeasuresBothLabs) {
   for (const auto& row : bench.at("rows")) {
     if (row.at("backend") == "vanilla") {
       eager = row.value("operations", 0);
+      EXPECT_FALSE(eager > 0 && row.at("queries_by_keys_tensor").is_null()) << row;
       continue;
     }
     EXPECT_TRUE(row.at("allclose").get<bool>()) << row;
     EXPECT_TRUE(row.at("mean_difference").get<double>() <= row.at("max_difference").get<double>());
     EXPECT_TRUE(row.value("operations", 0) < eager || eager == 0) << row;
+    EXPECT_TRUE(row.value("queries_by_keys_tensor", nlohmann::ordered_json()).is_null()) << row;
   }
   const std::string page = lab_markdown(bench);
   EXPECT_NE(page.find("documents of 40, alibi, blocks of 32"), std::string::npos) << page;
