@@ -163,8 +163,7 @@ FileSum write_safetensors(const std::filesystem::path& file,
     std::error_code ignored;
     std::filesystem::remove(temporary, ignored);
     throw std::runtime_error("[safetensors] cannot write " + file.string() + ": " +
-                             problem.code().message() +
-                             "; is the disk full or the folder read-only?");
+                             problem.code().message());
   }
   return sum;
 }

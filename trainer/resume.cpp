@@ -131,7 +131,7 @@ ResumePoint find_resume_point(const std::string& run, const fs::path& runs_dir, 
   if (run == "auto") return open_last_trained(runs_dir, std::move(point));
   fs::path folder = fs::path(run).lexically_normal();
   if (!folder.has_filename()) folder = folder.parent_path();  // a slash at the end
-  const bool checkpoint = folder.filename().string().starts_with("step_") && fs::exists(folder);
+  const bool checkpoint = folder.parent_path().filename() == "checkpoint";
   // A folder of another kind may bear an id's name.
   if (!checkpoint && !fs::is_directory(folder / "checkpoint")) folder = runs_dir / run;
   const fs::path owner = checkpoint ? folder.parent_path().parent_path() : folder;

@@ -120,6 +120,10 @@ TEST(Resume, AChangedConfigIsRefusedByItsKeysUnlessAllowed) {
   EXPECT_TRUE(has(message, "--allow-changes learning_rate,z_loss")) << message;
   EXPECT_FALSE(has(message, "max_steps")) << message;
 
+  const fs::path file = run / "other.yaml";
+  std::ofstream(file) << "model:\n  n_layer: 3\nbudget:\n  max_steps: 9\n";
+  EXPECT_TRUE(has(refusal(run, {"--config", file.string()}), "change n_layer from 2 to 3, and so"));
+
   Arguments allowed = changes;
   allowed.insert(allowed.end(), {"--allow-changes", "learning_rate,zloss"});
   EXPECT_TRUE(has(refusal(run, allowed), "'zloss'; did you mean 'z_loss'?"));
