@@ -7,12 +7,12 @@
 #include <sstream>
 
 #include "evidence/measure.h"
-#include "trainer/part_clock.h"
 #include "evidence/passes.h"
 #include "evidence/python_peer.h"
 #include "trainer/budget.h"
 #include "trainer/machine.h"
 #include "trainer/memory.h"
+#include "trainer/part_clock.h"
 #include "trainer/step.h"
 
 namespace nanoflex {
