@@ -45,6 +45,11 @@ std::string mask_text(const Config& config) {
 
 std::vector<std::optional<int64_t>> windows_of(const Config& config) {
   std::vector<std::optional<int64_t>> windows;
+  if (config.window_size && config.window_pattern.find('S') == std::string::npos) {
+    reject("window_size is of the S layers of window_pattern, which is '" + config.window_pattern +
+           "'; add --window-pattern SSSL, or use a mask such as causal & window(" +
+           std::to_string(*config.window_size) + ")");
+  }
   if (config.window_pattern.empty()) return windows;
   const int64_t size = config.window_size.value_or(config.sequence_len / 2);
   for (int64_t layer = 0; layer < config.n_layer; ++layer) {

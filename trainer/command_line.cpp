@@ -18,8 +18,9 @@ namespace nanoflex {
 namespace {
 
 std::vector<std::string> all_flags() {
-  std::vector<std::string> flags = {"config", "set",           "print-config", "help",
-                                    "resume", "allow-changes", "branch"};
+  std::vector<std::string> flags = {"config", "set",    "print-config",
+                                    "help",   "resume", "allow-changes",
+                                    "branch", "quiet",  "json-lines"};
   for (const Key& key : config_keys()) flags.push_back(key.flag());
   return flags;
 }
@@ -31,6 +32,7 @@ cxxopts::Options make_options() {
                                  cxxopts::value<std::string>(), "FILE")(
       "set", "any key: --set model.n_layer=2", cxxopts::value<std::vector<std::string>>(),
       "SECTION.KEY=VALUE")("print-config", "show the resolved config and stop")(
+      "quiet", "the same as --progress none")("json-lines", "the same as --progress json")(
       "help", "show this and stop");
   options.add_options("resume")(
       "resume", "go on with this run: id, folder, folder of a checkpoint, or auto: the last one",
@@ -87,6 +89,12 @@ void apply_flags(Config& config, const cxxopts::ParseResult& parsed) {
   for (const Key& key : config_keys()) {
     if (!parsed.count(key.flag())) continue;
     settings.push_back({&key, parsed[key.flag()].as<std::string>()});
+  }
+  if (parsed.count("quiet") && parsed.count("json-lines")) {
+    throw std::invalid_argument("[train] give --quiet or --json-lines, not both");
+  }
+  for (const auto& [flag, style] : {std::pair{"quiet", "none"}, {"json-lines", "json"}}) {
+    if (parsed.count(flag)) settings.push_back({&find_key("output.progress", "--set"), style});
   }
   apply_settings(config, settings);
 }

@@ -46,6 +46,7 @@ struct Config {
   // output
   std::string run_id, runs_dir = "runs";
   int64_t log_interval = 1, checkpoint_interval = 0, profile = 0;
+  std::string progress = "text";
 };
 
 /// A field of Config, by its type.

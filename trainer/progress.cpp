@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <cstdlib>
 #include <iostream>
 
 namespace nanoflex {
@@ -66,13 +67,28 @@ std::string progress_line(const StepMetrics& metrics, const ProgressState& state
   return line;
 }
 
-Progress::Progress(int64_t interval) : interval_(interval), terminal_(isatty(STDOUT_FILENO)) {}
+std::string erasure(size_t shown, size_t width) {
+  if (shown == 0) return "";
+  const size_t rows_above = (shown - 1) / width;
+  const std::string up = rows_above > 0 ? "\033[" + std::to_string(rows_above) + "A" : "";
+  return "\r" + up + "\033[J";
+}
+
+Progress::Progress(int64_t interval, const std::string& style) : interval_(interval) {
+  const char* terminal = std::getenv("TERM");
+  const bool redraws = isatty(STDOUT_FILENO) && terminal && std::string(terminal) != "dumb";
+  style_ = style == "none"   ? Style::kNone
+           : style == "json" ? Style::kJson
+           : redraws         ? Style::kBar
+                             : Style::kLines;
+}
 
 void Progress::step(const StepMetrics& metrics, const ProgressState& state) {
+  if (style_ == Style::kNone) return;
   std::string line = progress_line(metrics, state);
-  if (!terminal_) {
+  if (style_ != Style::kBar) {
     if (metrics.step % interval_ == 0 || metrics.validation_loss || state.share >= 1) {
-      std::cout << line << std::endl;
+      std::cout << (style_ == Style::kJson ? to_json(metrics).dump() : line) << std::endl;
     }
     return;
   }
@@ -85,19 +101,27 @@ void Progress::step(const StepMetrics& metrics, const ProgressState& state) {
   if (state.share && width > line.size() + kBarWidth + 4) {
     line.insert(0, bar(*state.share, kBarWidth));
   }
-  // \r and erase: the line is redrawn in place, cut to the window so that it never wraps.
-  std::cout << "\r\033[K" << line.substr(0, width - 1) << std::flush;
-  bar_shown_ = true;
+  // Cut to the window, so that it does not wrap.
+  line.resize(std::min(line.size(), width - 1));
+  std::cout << erasure(shown_, width) << line << std::flush;
+  shown_ = line.size();
 }
 
 void Progress::say(const std::string& line) {
-  std::cout << (bar_shown_ ? "\r\033[K" : "") << line << std::endl;
-  bar_shown_ = false;
+  if (style_ == Style::kNone) return;
+  if (style_ == Style::kJson) {
+    const nlohmann::json message = {{"message", line}};
+    std::cout << message.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace)
+              << std::endl;
+    return;
+  }
+  std::cout << erasure(shown_, terminal_width()) << line << std::endl;
+  shown_ = 0;
 }
 
 void Progress::finish() {
-  if (bar_shown_) std::cout << std::endl;
-  bar_shown_ = false;
+  if (shown_ > 0) std::cout << std::endl;
+  shown_ = 0;
 }
 
 }  // namespace nanoflex

@@ -20,11 +20,13 @@ struct ProgressState {
   std::optional<double> seconds_left = {};
 };
 
-/// Tells a person how training goes: a bar that redraws itself on a terminal, else a plain line
-/// every `interval` steps.
+/// Tells how training goes, on stdout. Of the styles of the config's `progress`, "text" is a bar
+/// that redraws itself on a terminal, else a plain line every `interval` steps; "json" is a JSON
+/// object every `interval` steps, as in metrics.jsonl, and {"message": ...} for what is said;
+/// "none" is silent.
 class Progress {
  public:
-  explicit Progress(int64_t interval);
+  Progress(int64_t interval, const std::string& style);
   void step(const StepMetrics& metrics, const ProgressState& state);
   /// A line of its own, above the bar.
   void say(const std::string& line);
@@ -32,10 +34,16 @@ class Progress {
   void finish();
 
  private:
+  enum class Style { kBar, kLines, kJson, kNone };
+
   int64_t interval_;
-  bool terminal_;
-  bool bar_shown_ = false;
+  Style style_;
+  size_t shown_ = 0;  // characters of the bar's line
 };
+
+/// What takes a line of `shown` characters off a terminal that is `width` wide now, perhaps less
+/// than when the line was written: then it has wrapped.
+std::string erasure(size_t shown, size_t width);
 
 /// The line itself, without the bar.
 std::string progress_line(const StepMetrics& metrics, const ProgressState& state);

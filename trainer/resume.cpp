@@ -19,7 +19,7 @@ using nlohmann::json;
 // What may change between the parts of a run: where it ends and what it tells.
 constexpr const char* kSafe[] = {"target_flops", "max_steps",    "max_seconds",
                                  "val_interval", "log_interval", "checkpoint_interval",
-                                 "run_id",       "runs_dir"};
+                                 "progress",     "run_id",       "runs_dir"};
 
 [[noreturn]] void refuse(const std::string& what) {
   throw std::invalid_argument("[resume] " + what);

@@ -7,6 +7,7 @@
 
 #include "model/durable.h"
 #include "trainer/report.h"
+#include "trainer/run_summary.h"
 
 namespace nanoflex {
 namespace {
@@ -30,7 +31,7 @@ void check_id(const std::string& id) {
     throw std::invalid_argument(
         "[run] run_id must be letters, digits, '_', '-' and '.', at most 128, and begin with "
         "none of '.' and '-', is '" +
-        id + "'");
+        printable(id) + "'");
   }
 }
 
@@ -79,7 +80,7 @@ void RunFolder::write_config(const Config& config) const {
   write_file(path_ / "config.yaml", "# run " + id_ + "\n" + to_yaml(rerun));
 }
 
-void RunFolder::append(const StepMetrics& m) {
+nlohmann::ordered_json to_json(const StepMetrics& m) {
   nlohmann::ordered_json line = {{"step", m.step},
                                  {"loss", m.loss},
                                  {"learning_rate", m.learning_rate},
@@ -91,7 +92,11 @@ void RunFolder::append(const StepMetrics& m) {
                                  {"memory_bytes", m.memory_bytes}};
   if (m.validation_loss) line["validation_loss"] = *m.validation_loss;
   if (m.bits_per_byte) line["bits_per_byte"] = *m.bits_per_byte;
-  metrics_ << line.dump() << std::endl;
+  return line;
+}
+
+void RunFolder::append(const StepMetrics& metrics) {
+  metrics_ << to_json(metrics).dump() << std::endl;
   if (!metrics_) {
     throw std::runtime_error("[run] cannot write " + (path_ / "metrics.jsonl").string() +
                              ": is the disk full?");

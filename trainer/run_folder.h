@@ -21,6 +21,9 @@ struct StepMetrics {
   std::optional<double> validation_loss = {}, bits_per_byte = {};  ///< on the steps that validate
 };
 
+/// The line itself.
+nlohmann::ordered_json to_json(const StepMetrics& metrics);
+
 struct ClaimedFolder {
   std::string id;
   std::filesystem::path path;

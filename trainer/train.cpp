@@ -50,7 +50,7 @@ class Run {
   Run(Config config, const std::vector<std::string>& command,
       const std::optional<ResumePoint>& from)
       : config_(std::move(config)),
-        progress_(config_.log_interval),
+        progress_(config_.log_interval, config_.progress),
         device_(choose_device(config_.device)),
         dtype_(choose_dtype(config_.dtype, device_)),
         threads_(set_threads(config_.threads)),

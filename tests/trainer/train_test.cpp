@@ -138,6 +138,11 @@ TEST(Train, WhatAScoreCannotBeIsSaidBeforeAnyWork) {
   EXPECT_NE(rejection(config).find("window_pattern must be made of S and L, is 'SX'"),
             std::string::npos)
       << rejection(config);
+  config.window_pattern = "", config.window_size = 5;
+  EXPECT_NE(rejection(config).find("add --window-pattern SSSL, or use a mask such as causal & "
+                                   "window(5)"),
+            std::string::npos)
+      << rejection(config);
 }
 
 TEST(Train, MicroBatchesGiveTheLossesOfOneBatch) {
