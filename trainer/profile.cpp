@@ -7,6 +7,7 @@
 #include <fstream>
 #include <map>
 #include <set>
+#include <stdexcept>
 #include <unordered_map>
 
 #include "trainer/memory.h"
@@ -232,7 +233,10 @@ ordered_json Profile::stop(const std::filesystem::path& file) {
     dispatched += !is_memory && event.scope() == static_cast<uint8_t>(at::RecordScope::FUNCTION);
   }
   std::ifstream in(file);
-  const json trace = json::parse(in);
+  const json trace = json::parse(in, nullptr, /*allow_exceptions=*/false);
+  if (!trace.is_object()) {
+    throw std::runtime_error("[profile] cannot write " + file.string() + ": is the disk full?");
+  }
   Digest digest(cpu_events(trace));
   return {{"launches", device_.is_cuda() ? kernels(trace) : dispatched},
           {"launches_are", device_.is_cuda() ? "kernels" : "operations"},

@@ -272,6 +272,9 @@ class Run {
     if (saved_step_ < measure_.steps) save(moment());
     write_summary(status);
     if (profiled_batch_) write_profile();
+    if (config_.profile > 0 && !profiled_batch_) {
+      progress_.say("profile: none, for not all of its steps were taken here in one go");
+    }
     for (const std::string& line : headline(summary_)) progress_.say(line);
     progress_.say("record: " + folder_.path().string());
     if (status == "interrupted") {

@@ -87,6 +87,16 @@ TEST(Profile, ChangesNoLossAndIsLeftOutOfTheTiming) {
   EXPECT_EQ(without.at("budget").at("measured_steps"), 5);
 }
 
+TEST(Profile, PlainAttentionIsCountedUnderTheSameMask) {
+  Config config = small_config("flex");
+  config.mask = "auto";  // with flex: causal & document
+  const json fused = read(train(config, {"train"}).folder / "profile.json").at("row");
+  config = small_config("vanilla");
+  config.mask = "causal & document";
+  const json plain = read(train(config, {"train"}).folder / "profile.json").at("row");
+  EXPECT_EQ(fused.at("vanilla").at("operations"), plain.at("own").at("operations"));
+}
+
 TEST(Profile, NeedsStepsToRecord) {
   Config config = small_config("flash");
   config.profile = 9;

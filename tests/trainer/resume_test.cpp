@@ -93,12 +93,7 @@ TEST(Resume, AnInterruptedRunGoesOnWithTheSameBits) {
   Config config = eight_steps();
   config.max_steps = 1'000'000;
   config.run_id = "stopped";
-  const fs::path metrics = fs::path(config.runs_dir) / "stopped" / "metrics.jsonl";
-  const std::jthread presser([&](const std::stop_token& stop) {
-    while (!stop.stop_requested() && read_metrics(metrics).size() < 3)
-      std::this_thread::sleep_for(std::chrono::milliseconds(5));
-    if (!stop.stop_requested()) kill(getpid(), SIGTERM);
-  });
+  const std::jthread presser = interrupt_after_three_steps(config, SIGTERM);
   const TrainResult stopped = train(config, {"train"});
   ASSERT_EQ(stopped.status, "interrupted");
   config.max_steps = losses(stopped.folder).size() + 2;

@@ -3,6 +3,8 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <chrono>
+#include <csignal>
 #include <fstream>
 
 #include "trainer/command_line.h"
@@ -78,6 +80,15 @@ std::string rejection(const Config& config) {
 }
 
 // 8 steps with a checkpoint at 6, and one at the end.
+std::jthread interrupt_after_three_steps(const Config& config, int signal) {
+  const fs::path metrics = fs::path(config.runs_dir) / config.run_id / "metrics.jsonl";
+  return std::jthread([=](const std::stop_token& stop) {
+    while (!stop.stop_requested() && read_metrics(metrics).size() < 3)
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    if (!stop.stop_requested()) kill(getpid(), signal);
+  });
+}
+
 Config eight_steps() {
   Config config = reference_config();
   config.max_steps = 8;

@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "trainer/train.h"
@@ -24,6 +25,9 @@ std::vector<double> losses(const std::filesystem::path& run);
 
 /// What a run with this config is refused with, or "accepted".
 std::string rejection(const Config& config);
+
+/// Sends the signal to this process once the run that the config names has taken three steps.
+std::jthread interrupt_after_three_steps(const Config& config, int signal);
 
 /// 8 steps with a checkpoint at 6, and one at the end; its id is "run".
 Config eight_steps();

@@ -238,12 +238,7 @@ TEST(Train, AnInterruptFinishesTheStepAndLeavesAValidRecord) {
   Config config = reference_config();
   config.max_steps = 1'000'000;
   config.run_id = "stopped";
-  const fs::path metrics = fs::path(config.runs_dir) / "stopped" / "metrics.jsonl";
-  const std::jthread presser([&](const std::stop_token& stop) {
-    while (!stop.stop_requested() && read_metrics(metrics).size() < 3)
-      std::this_thread::sleep_for(std::chrono::milliseconds(5));
-    if (!stop.stop_requested()) kill(getpid(), SIGINT);
-  });
+  const std::jthread presser = interrupt_after_three_steps(config, SIGINT);
   const TrainResult result = train(config, {"train"});
   EXPECT_EQ(result.status, "interrupted");
   const json summary = read_json(result.folder / "summary.json");
