@@ -2,7 +2,9 @@
 
 sources = $(shell git ls-files '*.cpp' '*.h' '*.cu' '*.cuh')
 
-.PHONY: setup build test sanitize format lint reference clean
+build_sanitized = scripts/build --in build-sanitize -DCMAKE_CXX_COMPILER=clang++ -DNANOFLEX_SANITIZE=ON -DNANOFLEX_WERROR=ON
+
+.PHONY: setup build test sanitize fuzz format lint reference clean
 
 setup:
 	@scripts/setup
@@ -18,9 +20,16 @@ test:
 # AddressSanitizer and UndefinedBehaviorSanitizer over the tests. Leaks are not looked for: LibTorch
 # keeps its registries and thread pools until the process ends, which LeakSanitizer counts as leaks.
 sanitize:
-	@scripts/build --in build-sanitize -DNANOFLEX_SANITIZE=ON -DNANOFLEX_WERROR=ON
+	@scripts/setup clang++
+	@$(build_sanitized)
 	@ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
 	  ctest --test-dir build-sanitize --no-tests=error --output-on-failure --parallel 2
+
+# The fuzz targets, each for 15 minutes or 10 million inputs; make sanitize runs them for half a minute.
+fuzz:
+	@scripts/setup clang++
+	@$(build_sanitized)
+	@scripts/fuzz 900
 
 format:
 	@scripts/setup clang-format

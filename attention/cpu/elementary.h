@@ -18,8 +18,8 @@ struct Elementary {
   static F number(I x) { return reinterpret_cast<F>(x); }
 
   /// NaN where either is.
-  static F min(F a, F b) { return (b < a) | (b != b) ? b : a; }
-  static F max(F a, F b) { return (b > a) | (b != b) ? b : a; }
+  static F min(F a, F b) { return ((b < a) | (b != b)) ? b : a; }
+  static F max(F a, F b) { return ((b > a) | (b != b)) ? b : a; }
   static F abs(F x) { return number(bits(x) & 0x7fffffff); }
 
   /// The greatest integer that is not above x, within +-2^24; 0 for NaN.
@@ -73,7 +73,7 @@ struct Elementary {
     y = (y - square * 0.5f) + f + whole * 0.693145751953125f;
     y = x == 0.0f ? V::broadcast(-kInfinity) : y;
     y = x == kInfinity ? x : y;
-    return (x < 0.0f) | (x != x) ? V::broadcast(__builtin_nanf("")) : y;
+    return ((x < 0.0f) | (x != x)) ? V::broadcast(__builtin_nanf("")) : y;
   }
 
   /// The logarithm to base 2 in double precision, to 1e-12, of normal numbers; NaN stays NaN.
