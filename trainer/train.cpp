@@ -162,7 +162,10 @@ class Run {
     const std::optional<Moment> due = moment_to_save(step - 1);
     const data::Batch batch = loader_.next();
     if (step == 1) count_mask(batch);
-    if (!document_starts_.defined()) document_starts_ = batch.document_starts.narrow(0, 0, 1);
+    if (!document_starts_.defined()) {
+      const auto row = batch.document_starts.sum(1).argmax().item<int64_t>();
+      document_starts_ = batch.document_starts.narrow(0, row, 1).clone();
+    }
     const auto [loss, grad_norm] = compute_gradients(model_, attention_, optimizers_, batch,
                                                      {.device = device_,
                                                       .rows = *resolved_.device_batch_size,
@@ -309,7 +312,7 @@ class Run {
   Optimizers optimizers_;
   ProfiledSteps profiled_;
   std::optional<data::Batch> profiled_batch_;
-  at::Tensor document_starts_;  // [1, T], of a row that this process trained on
+  at::Tensor document_starts_;  // [1, T], of the row with most documents of its first batch
   Measurement measure_;
   double elapsed_before_ = 0;               // training, in processes before this one
   std::optional<Clock::time_point> begin_;  // of training, in this one

@@ -33,7 +33,7 @@ constexpr const char* kMaskKey =
     "pairs that are seen whole; <span class=\"key\" style=\"background:#f4f3ef\"></span>blocks "
     "that are not seen, and cost a fused backend nothing; blocks that are cut: <span class=\"key\" "
     "style=\"background:#ce600c\"></span>seen and <span class=\"key\" "
-    "style=\"background:#fce0be\"></span>hidden pairs. Of one row that the run trained on, and its "
+    "style=\"background:#fce0be\"></span>hidden pairs. Of a row that the run trained on, for the "
     "first head.</p>\n";
 
 }  // namespace
