@@ -13,7 +13,7 @@ build:
 	@scripts/build
 
 test:
-	@scripts/setup nvrtc
+	@scripts/setup nvrtc browser
 	@scripts/build
 	@ctest --test-dir build --no-tests=error --output-on-failure --parallel 2
 

@@ -9,6 +9,8 @@
 #include <string>
 
 #include "trainer/comparison.h"
+#include "trainer/report/record.h"
+#include "trainer/run_folder.h"
 #include "trainer/selection.h"
 
 namespace {
@@ -20,6 +22,7 @@ are also shown as a mean, with a Welch test against the first such group.
 
   ./compare 20260101_120000 20260101_130000
   ./compare --markdown 'runs/2026*'
+  ./compare --html runs/compared.html before after
   ./compare --where attention=flex --sort tokens_per_second '*'
   ./compare --against before --fail-if "tokens_per_second < 0.97" after
 )";
@@ -62,12 +65,29 @@ std::vector<nanoflex::RunSummary> selected_runs(const cxxopts::ParseResult& flag
   return all;
 }
 
+void write_page(const std::filesystem::path& file, const nanoflex::Comparison& comparison,
+                const std::vector<nanoflex::RunSummary>& runs) {
+  const auto folder = file.has_parent_path() ? file.parent_path() : std::filesystem::path(".");
+  if (!std::filesystem::is_directory(folder) || std::filesystem::is_directory(file) ||
+      !file.has_filename()) {
+    throw std::invalid_argument(
+        "[compare] --html must name a file in a folder that is there, is '" +
+        nanoflex::printable(file.string()) + "'");
+  }
+  std::vector<std::vector<nlohmann::json>> metrics;
+  for (const auto& run : runs)
+    metrics.push_back(nanoflex::read_metrics(run.path / "metrics.jsonl"));
+  nanoflex::write_file(file, to_html(comparison, metrics));
+}
+
 Answer answer(int argc, char** argv) {
   cxxopts::Options options("./compare", "Set run records side by side.");
   options.custom_help("[OPTION...] RUN RUN...");
   options.add_options()("json", "write JSON")("markdown", "write Markdown")(
-      "where", "only runs with KEY=VALUE or KEY!=VALUE: a config key, status or id",
-      cxxopts::value<std::vector<std::string>>(), "CONDITION")(
+      "html", "also write FILE: a page with the runs' curves over each other",
+      cxxopts::value<std::string>(),
+      "FILE")("where", "only runs with KEY=VALUE or KEY!=VALUE: a config key, status or id",
+              cxxopts::value<std::vector<std::string>>(), "CONDITION")(
       "sort", "the best first by tokens_per_second, final_loss, ...", cxxopts::value<std::string>(),
       "NUMBER")("against", "the run that the others are measured against",
                 cxxopts::value<std::string>(), "RUN")(
@@ -86,9 +106,11 @@ Answer answer(int argc, char** argv) {
   std::optional<nanoflex::FailureRule> rule;
   if (flags.count("fail-if"))
     rule = nanoflex::parse_failure_rule(flags["fail-if"].as<std::string>());
-  const auto comparison = nanoflex::compare(selected_runs(flags));
+  const auto runs = selected_runs(flags);
+  const auto comparison = nanoflex::compare(runs);
   if (rule && comparison.rows.size() < 2)
     throw std::invalid_argument("[compare] --fail-if needs a second run to hold against the first");
+  if (flags.count("html")) write_page(flags["html"].as<std::string>(), comparison, runs);
   Answer result{json       ? to_json(comparison)
                 : markdown ? to_markdown(comparison)
                            : to_text(comparison)};

@@ -6,7 +6,7 @@
 #include <stdexcept>
 
 #include "attention/flex/parse.h"
-#include "evidence/mask_picture.h"
+#include "trainer/mask_picture.h"
 #include "evidence/measure.h"
 #include "trainer/machine.h"
 

@@ -54,5 +54,8 @@ Comparison compare(const std::vector<RunSummary>& runs);
 std::string to_text(const Comparison& comparison);
 std::string to_markdown(const Comparison& comparison);
 std::string to_json(const Comparison& comparison);  // numbers in full, memory in bytes
+// A page as report.html, with the runs' curves over each other; `metrics` are those of each row.
+std::string to_html(const Comparison& comparison,
+                    const std::vector<std::vector<nlohmann::json>>& metrics);
 
 }  // namespace nanoflex

@@ -1,9 +1,9 @@
 #pragma once
 
-#include <filesystem>
 #include <nlohmann/json.hpp>
 #include <string>
-#include <vector>
+
+#include "trainer/report/record.h"
 
 namespace nanoflex {
 
@@ -13,10 +13,9 @@ std::string dumped(const nlohmann::ordered_json& value);
 /// A run on one page of Markdown.
 std::string markdown_report(const nlohmann::json& summary);
 
-/// A run on one self-contained HTML page with the loss and throughput curves; all texts escaped.
-std::string html_report(const nlohmann::json& summary, const std::vector<nlohmann::json>& metrics);
-
-/// The lines of a metrics.jsonl that are whole; none when there is no such file.
-std::vector<nlohmann::json> read_metrics(const std::filesystem::path& file);
+/// A run on one page of HTML that needs nothing but itself: headline numbers, curves, the mask as a
+/// picture, samples, the profile, config and environment; all texts escaped. What the record lacks
+/// is left out, or shown as "–".
+std::string html_report(const FullRecord& record);
 
 }  // namespace nanoflex

@@ -7,6 +7,7 @@
 
 #include "model/durable.h"
 #include "trainer/report.h"
+#include "trainer/report/record.h"
 #include "trainer/run_summary.h"
 
 namespace nanoflex {
@@ -108,7 +109,7 @@ void RunFolder::flush_metrics() const { flush_to_disk(path_ / "metrics.jsonl"); 
 void RunFolder::write_summary(const nlohmann::ordered_json& summary) const {
   write_file(path_ / "summary.json", dumped(summary) + "\n");
   write_file(path_ / "run.md", markdown_report(summary));
-  write_file(path_ / "report.html", html_report(summary, read_metrics(path_ / "metrics.jsonl")));
+  write_file(path_ / "report.html", html_report(read_full_record(path_)));
 }
 
 std::string first_metrics(const fs::path& file, int64_t step) {

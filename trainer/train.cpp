@@ -25,8 +25,10 @@
 #include "trainer/progress.h"
 #include "trainer/random_state.h"
 #include "trainer/run_folder.h"
+#include "trainer/run_pictures.h"
 #include "trainer/step.h"
 #include "trainer/summary.h"
+#include "trainer/written_sample.h"
 
 namespace nanoflex {
 namespace {
@@ -71,6 +73,7 @@ class Run {
         resolved_(fill_in(config_, choices())) {
     if (data::names_shards(config_.data)) resolved_.bos_id = dataset_.bos_id;
     summary_ = begin_summary(folder_.id(), command, resolved_, device_, budget_);
+    summary_["parameters"] = parameter_count(model_);
     if (from) describe_origin(summary_, *from);
     if (config_.attention == "auto") {
       progress_.say("attention: auto chose " + attention_.backend);
@@ -80,10 +83,12 @@ class Run {
     announce();
   }
 
-  TrainResult execute() try { return loop(); } catch (...) {
+  TrainResult execute() try { return loop(); } catch (const std::exception& problem) {
     try {
+      summary_["error"] = problem.what();
+      write_pictures();
       write_summary("failed");
-    } catch (const std::runtime_error&) {  // what ended the run, a full disk say, ends this too
+    } catch (const std::exception&) {  // what ended the run, a full disk say, ends this too
     }
     throw;
   }
@@ -157,6 +162,10 @@ class Run {
     const std::optional<Moment> due = moment_to_save(step - 1);
     const data::Batch batch = loader_.next();
     if (step == 1) count_mask(batch);
+    if (!document_starts_.defined()) {
+      const auto row = batch.document_starts.sum(1).argmax().item<int64_t>();
+      document_starts_ = batch.document_starts.narrow(0, row, 1).clone();
+    }
     const auto [loss, grad_norm] = compute_gradients(model_, attention_, optimizers_, batch,
                                                      {.device = device_,
                                                       .rows = *resolved_.device_batch_size,
@@ -188,13 +197,17 @@ class Run {
     paused_seconds_ += seconds_since(begin);
   }
 
-  // Once the run is measured: this takes memory of its own.
+  // Once the run is measured: these take time and memory of their own.
+  void write_pictures() const {
+    if (document_starts_.defined())
+      write_mask_pictures(folder_.path(), attention_, document_starts_);
+  }
+
   void write_profile() {
     const auto profile = profiled_.result(model_, attention_, optimizers_, *profiled_batch_);
     write_file(folder_.path() / "profile.json", profile.dump(2) + "\n");
     write_file(folder_.path() / "profile.md", profile_markdown(profile));
     summary_["profile"] = profile_summary(profile);
-    folder_.write_summary(summary_);
     progress_.say("profile: " + (folder_.path() / "profile.md").string());
   }
 
@@ -271,7 +284,10 @@ class Run {
     }
     if (saved_step_ < measure_.steps) save(moment());
     write_summary(status);
+    write_pictures();
+    summary_["samples"] = written_samples(resolved_, model_, dataset_, device_, dtype_);
     if (profiled_batch_) write_profile();
+    folder_.write_summary(summary_);
     if (config_.profile > 0 && !profiled_batch_) {
       progress_.say("profile: none, for not all of its steps were taken here in one go");
     }
@@ -296,6 +312,7 @@ class Run {
   Optimizers optimizers_;
   ProfiledSteps profiled_;
   std::optional<data::Batch> profiled_batch_;
+  at::Tensor document_starts_;  // [1, T], of the row with most documents of its first batch
   Measurement measure_;
   double elapsed_before_ = 0;               // training, in processes before this one
   std::optional<Clock::time_point> begin_;  // of training, in this one

@@ -5,7 +5,7 @@
 #include <set>
 
 #include "attention/flex/masks.h"
-#include "evidence/mask_picture.h"
+#include "trainer/mask_picture.h"
 #include "trainer/memory.h"
 
 namespace nanoflex {

@@ -1,4 +1,4 @@
-#include "evidence/png.h"
+#include "trainer/png.h"
 
 #include <algorithm>
 #include <stdexcept>

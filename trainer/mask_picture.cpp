@@ -1,4 +1,4 @@
-#include "evidence/mask_picture.h"
+#include "trainer/mask_picture.h"
 
 #include <algorithm>
 #include <cmath>
@@ -8,7 +8,6 @@
 namespace nanoflex {
 namespace {
 
-constexpr int64_t kLargestSide = 1024;
 constexpr Colour kEmpty = {244, 243, 239}, kFull = {38, 84, 134};
 constexpr Colour kCutHidden = {252, 224, 190}, kCutVisible = {206, 96, 12};
 constexpr int64_t kShades = 64;
@@ -27,10 +26,10 @@ std::vector<Colour> palette() {
   return colours;
 }
 
-// The visible share of each group of keys, over the group of rows from `row` on.
+// The visible share of each group of keys, over `count` rows from `row` on.
 at::Tensor shares(const flex::Expression& mask, const flex::BlockMask& blocks, int64_t row,
-                  int64_t group) {
-  const flex::Range rows = {row, std::min(row + group, blocks.T)};
+                  int64_t count, int64_t group) {
+  const flex::Range rows = {row, std::min(row + count, blocks.T)};
   const at::Tensor seen = flex::evaluate(mask, {.T = blocks.T, .S = blocks.S, .rows = rows})
                               .expand({1, 1, rows.size(), blocks.S})
                               .to(at::kFloat)
@@ -40,15 +39,19 @@ at::Tensor shares(const flex::Expression& mask, const flex::BlockMask& blocks, i
 
 }  // namespace
 
-Picture draw_mask(const flex::Expression& mask, const flex::BlockMask& blocks) {
-  const int64_t group = (std::max(blocks.T, blocks.S) + kLargestSide - 1) / kLargestSide;
+Picture draw_mask(const flex::Expression& mask, const flex::BlockMask& blocks,
+                  const PictureOptions& options) {
+  const int64_t side = options.largest_side;
+  const int64_t group = (std::max(blocks.T, blocks.S) + side - 1) / side;
   Picture picture = {.width = (blocks.S + group - 1) / group,
                      .height = (blocks.T + group - 1) / group,
                      .palette = palette()};
+  const int64_t affordable = options.most_pairs / (picture.height * blocks.S);
+  const int64_t rows = std::clamp<int64_t>(affordable, 1, group);
   picture.pixels.reserve(picture.width * picture.height);
   const auto* kinds = blocks.kinds.data_ptr<uint8_t>();
   for (int64_t y = 0; y < picture.height; ++y) {
-    const at::Tensor line = shares(mask, blocks, y * group, group);
+    const at::Tensor line = shares(mask, blocks, y * group, rows, group);
     const auto* kinds_of_row = kinds + y * group / blocks.block_size * blocks.key_blocks;
     for (int64_t x = 0; x < picture.width; ++x) {
       const auto kind = static_cast<flex::BlockKind>(kinds_of_row[x * group / blocks.block_size]);

@@ -1,0 +1,87 @@
+#include "trainer/report/curves.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <optional>
+
+namespace nanoflex {
+namespace {
+
+using nlohmann::json;
+
+std::optional<double> number(const json& line, const char* name) {
+  const auto found = line.find(name);
+  if (found == line.end() || !found->is_number()) return std::nullopt;
+  const auto value = found->get<double>();
+  return std::isfinite(value) ? std::optional(value) : std::nullopt;
+}
+
+json or_null(const std::optional<double>& value) { return value ? json(*value) : json(); }
+
+// One metric over the steps of a bucket.
+struct Spread {
+  double sum = 0;
+  double low = std::numeric_limits<double>::infinity(), high = -low;
+  int64_t count = 0;
+
+  void add(double value) {
+    sum += value;
+    low = std::min(low, value);
+    high = std::max(high, value);
+    ++count;
+  }
+};
+
+// Where along a run a line of its metrics stands.
+struct Place {
+  const json* line;
+  double seconds;  // of training, up to its end
+};
+
+json curve(const std::vector<Place>& places, const std::vector<const char*>& names) {
+  const size_t bucket = places.empty() ? 1 : (places.size() - 1) / kMostPoints + 1;
+  json result = {{"bucket", bucket},        {"from", json::array()},    {"step", json::array()},
+                 {"tokens", json::array()}, {"seconds", json::array()}, {"columns", json::object()},
+                 {"low", json::object()},   {"high", json::object()}};
+  for (size_t begin = 0; begin < places.size(); begin += bucket) {
+    const size_t end = std::min(begin + bucket, places.size());
+    result["from"].push_back(or_null(number(*places[begin].line, "step")));
+    result["step"].push_back(or_null(number(*places[end - 1].line, "step")));
+    result["tokens"].push_back(or_null(number(*places[end - 1].line, "tokens")));
+    result["seconds"].push_back(places[end - 1].seconds);
+    for (const char* name : names) {
+      Spread spread;
+      for (size_t i = begin; i < end; ++i) {
+        if (const auto value = number(*places[i].line, name)) spread.add(*value);
+      }
+      const auto count = static_cast<double>(spread.count);
+      const bool any = spread.count > 0;
+      result["columns"][name].push_back(any ? json(spread.sum / count) : json());
+      if (bucket == 1) continue;
+      result["low"][name].push_back(any ? json(spread.low) : json());
+      result["high"][name].push_back(any ? json(spread.high) : json());
+    }
+  }
+  return result;
+}
+
+}  // namespace
+
+json curves_of(const std::string& label, const std::vector<json>& metrics) {
+  std::vector<Place> steps, validations;
+  double seconds = 0;
+  for (const json& line : metrics) {
+    seconds += number(line, "step_seconds").value_or(0);
+    steps.push_back({&line, seconds});
+    if (number(line, "validation_loss")) validations.push_back(steps.back());
+  }
+  return {{"label", label},
+          {"steps", metrics.size()},
+          {"curves",
+           {curve(steps, {"loss", "tokens_per_second", "tflops_per_second", "memory_bytes",
+                          "learning_rate", "grad_norm"}),
+            curve(validations, {"validation_loss"})}}};
+}
+
+}  // namespace nanoflex
