@@ -74,7 +74,9 @@ TEST_F(ReportBrowserTest, PagesDrawAndAnswerOnADesktopAndAPhone) {
     for (const json& text : page.at("hovered"))
       EXPECT_TRUE(text.get<std::string>().find(" at step") != std::string::npos) << text;
     const bool one_step = i / 2 == 2;
-    if (!one_step) EXPECT_NE(page.at("zoomed"), page.at("axis"));
+    if (!one_step) {
+      EXPECT_NE(page.at("zoomed"), page.at("axis"));
+    }
     EXPECT_FALSE(page.at("logarithmic").empty());
   }
   // The pointer amid the loss of 60 steps reads one of them.
