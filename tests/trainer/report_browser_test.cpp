@@ -23,7 +23,10 @@ class ReportBrowserTest : public testing::Test {
 };
 
 std::string comparison_page() {
-  RunSummary first{.id = kHostile, .path = "runs/a", .status = "finished", .backend = "flex"};
+  RunSummary first;
+  first.id = kHostile;
+  first.status = "finished";
+  first.backend = "flex";
   first.config = {{"attention", {{"mask", "causal & window(64) & " + std::string(300, 'x')}}}};
   RunSummary second = first;
   second.id = "b";
@@ -71,7 +74,9 @@ TEST_F(ReportBrowserTest, PagesDrawAndAnswerOnADesktopAndAPhone) {
     for (const json& text : page.at("hovered"))
       EXPECT_TRUE(text.get<std::string>().find(" at step") != std::string::npos) << text;
     const bool one_step = i / 2 == 2;
-    if (!one_step) EXPECT_NE(page.at("zoomed"), page.at("axis"));
+    if (!one_step) {
+      EXPECT_NE(page.at("zoomed"), page.at("axis"));
+    }
     EXPECT_FALSE(page.at("logarithmic").empty());
   }
   // The pointer amid the loss of 60 steps reads one of them.
@@ -98,12 +103,14 @@ TEST_F(ReportBrowserTest, TheseTestsSeeErrorsRequestsAndPagesThatAreTooWide) {
     std::string page = html_report(record_of(5));
     return page.insert(page.find("<header>"), body);
   };
+  std::string without_charts = html_report(record_of(5));
+  without_charts.replace(without_charts.rfind("new Dygraph("), 12, "new NoSuch_(");
   const Seen seen = open_in_browser(
       *browser_,
       {{.page = broken("<script>no_such_function()</script>")},
        {.page = broken("<img src=\"http://127.0.0.1:9/picture.png\">")},
        {.page = broken("<div style=\"width:500px\">wide</div>"), .width = 390, .height = 844},
-       {.page = broken("<script>window.Dygraph = null; Object.freeze(window)</script>")}});
+       {.page = without_charts}});
   EXPECT_NE(seen.pages.at(0).at("errors").dump().find("no_such_function is not defined"),
             std::string::npos);
   EXPECT_NE(seen.pages.at(1).at("errors").dump().find("refused: img-src"), std::string::npos);

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <string>
 
+#include "trainer/png.h"
 #include "trainer/report/record.h"
 
 namespace nanoflex {
@@ -61,7 +62,7 @@ inline FullRecord record_of(int64_t steps, const std::string& text = "run") {
         {"texts", {{{"seed", 1}, {"text", text}}}}}}};
   for (int64_t step = 1; step <= steps; ++step) record.metrics.push_back(metrics_line(step));
   if (steps > 0) record.metrics.back()["validation_loss"] = 9.7328;
-  record.masks = {{text, "not really a PNG"}};
+  record.masks = {{text, png({.width = 1, .height = 1, .palette = {{0, 0, 0}}, .pixels = {0}})}};
   return record;
 }
 

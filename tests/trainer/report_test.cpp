@@ -141,7 +141,10 @@ TEST(Report, AProfileIsInIt) {
 }
 
 TEST(ComparisonPage, HoldsBothRunsAndTheirDifferences) {
-  RunSummary first{.id = kHostile, .path = "runs/a", .status = "finished", .backend = "flex"};
+  RunSummary first;
+  first.id = kHostile;
+  first.status = "finished";
+  first.backend = "flex";
   first.config = {{"model", {{"n_layer", 4}}}};
   first.tokens_per_second = 1000;
   RunSummary second = first;
@@ -164,7 +167,9 @@ TEST(ComparisonPage, HoldsBothRunsAndTheirDifferences) {
 TEST(ComparisonPage, ShowsMeansOverSeedsWithTheirTest) {
   std::vector<RunSummary> runs;
   for (const double speed : {1000, 1001, 1500, 1501}) {
-    RunSummary run{.id = "run" + std::to_string(runs.size()), .status = "finished"};
+    RunSummary run;
+    run.id = "run" + std::to_string(runs.size());
+    run.status = "finished";
     run.backend = speed < 1400 ? "flex" : "flash";
     run.config = {{"machine", {{"seed", runs.size()}}}};
     run.tokens_per_second = speed;
