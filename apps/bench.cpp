@@ -60,7 +60,7 @@ Output measure_baseline(const Flags& flags, const fs::path& folder) {
   BaselineOptions options = baseline_options(flags.quick());
   options.config.device = flags.device().str();
   options.config.dtype = flags.one_dtype_name();
-  options.config.threads = flags.number("threads", 0);
+  options.config.threads = flags.threads();
   options.repeat = flags.has("repeat") ? flags.repeat() : 1;
   options.runs_dir = folder / "runs";
   const auto record = bench_baseline(options);
@@ -200,7 +200,7 @@ Output measure_all(const Flags& flags, const fs::path& folder) {
     show_progress(
         i, count,
         c10::str("benches done, ", bench.name, " is next, after ", fixed(seconds, 0), " s\n"));
-    set_threads(flags.number("threads", 0));
+    set_threads(flags.threads());
     const Output one = run_and_write(bench, flags, folder);
     for (const char* key : {"machine", "gemm_tflops"}) all.record[key] = one.record.at(key);
     for (nlohmann::ordered_json row : one.record.at("rows")) {
@@ -222,7 +222,7 @@ cxxopts::Options make_options() {
   std::vector<std::string> about;
   for (const Bench& bench : benches()) about.push_back(c10::str(bench.name, ": ", bench.help));
   const auto text = [] { return value<std::string>(); };
-  const auto number = [] { return value<int64_t>(); };
+  const auto number = text;
   options.add_options()("what", join(about, "; "), text())("threads", "CPU threads (0: one a core)",
                                                            number())(
       "repeat", "times that each is measured, taking turns (5; baseline 1; all --quick 2)",
@@ -250,7 +250,7 @@ int bench(const Flags& flags) {
   const Bench& chosen = find_bench(flags.text("what"));
   require_own_flags(flags, chosen);
   flags.repeat(), flags.dtype_name(), flags.device();  // refused before there is a folder
-  set_threads(flags.number("threads", 0));
+  set_threads(flags.threads());
   track_cpu_memory();
   const ClaimedFolder folder = claim_folder(flags.text("runs-dir", "runs"), flags.text("run-id"));
   try {

@@ -1,9 +1,11 @@
 #pragma once
 
 #include <cxxopts.hpp>
+#include <limits>
 #include <stdexcept>
 #include <string>
 
+#include "trainer/command_line.h"
 #include "trainer/machine.h"
 
 namespace nanoflex {
@@ -20,7 +22,14 @@ class Flags {
     return has(name) ? parsed_[name].as<std::string>() : otherwise;
   }
   int64_t number(const std::string& name, int64_t otherwise) const {
-    return has(name) ? parsed_[name].as<int64_t>() : otherwise;
+    constexpr int64_t kLeast = std::numeric_limits<int64_t>::min();  // the bench knows its sizes
+    return has(name) ? whole_number("bench", name, text(name), kLeast) : otherwise;
+  }
+  int64_t threads() const {
+    const int64_t threads = number("threads", 0);
+    if (threads >= 0 && threads <= 4096) return threads;
+    throw std::invalid_argument("[bench] --threads must be from 0 to 4096, is " +
+                                std::to_string(threads));
   }
   at::Device device() const { return choose_device(text("device", "auto")); }
   int64_t repeat() const {

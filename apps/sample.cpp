@@ -1,5 +1,4 @@
 // ./sample: writes text from a run's checkpoint.
-#include <cmath>
 #include <cxxopts.hpp>
 #include <iostream>
 #include <stdexcept>
@@ -21,12 +20,12 @@ cxxopts::Options make_options() {
   options.add_options()("run", "a run's folder, or its id below runs/",
                         cxxopts::value<std::string>())(
       "prompt", "text to continue", cxxopts::value<std::string>()->default_value(""))(
-      "tokens", "tokens to write", cxxopts::value<int64_t>()->default_value("200"))(
+      "tokens", "tokens to write", cxxopts::value<std::string>()->default_value("200"))(
       "temperature", "0: always the likeliest token",
-      cxxopts::value<double>()->default_value("0.8"))(
+      cxxopts::value<std::string>()->default_value("0.8"))(
       "top-k", "draw from the k likeliest only; 0: from all",
-      cxxopts::value<int64_t>()->default_value("50"))(
-      "seed", "for the draws", cxxopts::value<uint64_t>()->default_value("42"))(
+      cxxopts::value<std::string>()->default_value("50"))(
+      "seed", "for the draws", cxxopts::value<std::string>()->default_value("42"))(
       "runs-dir", "folder that holds the runs",
       cxxopts::value<std::string>()->default_value("runs"))(
       "device", "auto, cpu, cuda or cuda:N", cxxopts::value<std::string>()->default_value("auto"))(
@@ -44,19 +43,19 @@ fs::path find_run(const std::string& run, const fs::path& runs_dir) {
 }
 
 GenerateOptions generate_options(const cxxopts::ParseResult& flags) {
-  const GenerateOptions options{.tokens = flags["tokens"].as<int64_t>(),
-                                .temperature = flags["temperature"].as<double>(),
-                                .top_k = flags["top-k"].as<int64_t>(),
-                                .seed = flags["seed"].as<uint64_t>()};
-  const auto at_least_zero = [](const char* name, double value) {
-    if (std::isfinite(value) && value >= 0) return;
-    throw std::invalid_argument(std::string("[sample] --") + name + " must be at least 0, is " +
-                                std::to_string(value));
+  const auto whole = [&](const char* name) {
+    return whole_number("sample", name, flags[name].as<std::string>(), 0);
   };
-  at_least_zero("tokens", static_cast<double>(options.tokens));
-  at_least_zero("temperature", options.temperature);
-  at_least_zero("top-k", static_cast<double>(options.top_k));
-  return options;
+  const double temperature =
+      real_number("sample", "temperature", flags["temperature"].as<std::string>());
+  if (temperature < 0) {
+    throw std::invalid_argument("[sample] --temperature must be at least 0, is " +
+                                flags["temperature"].as<std::string>());
+  }
+  return {.tokens = whole("tokens"),
+          .temperature = temperature,
+          .top_k = whole("top-k"),
+          .seed = static_cast<uint64_t>(whole("seed"))};
 }
 
 // How much of the text later tokens cannot change: a character's first bytes decode to U+FFFD.
@@ -68,9 +67,9 @@ size_t settled(const std::string& text) {
 }
 
 int sample(const cxxopts::ParseResult& flags) {
+  GenerateOptions options = generate_options(flags);
   const fs::path folder =
       find_run(flags["run"].as<std::string>(), flags["runs-dir"].as<std::string>());
-  GenerateOptions options = generate_options(flags);
   Config config;
   apply_yaml(config, folder / "config.yaml");
   check(config);
@@ -127,7 +126,7 @@ int main(int argc, char** argv) {
       if (!flags.count("run")) throw std::invalid_argument("[sample] name a run: ./sample RUN");
       return sample(flags);
     } catch (const cxxopts::exceptions::exception& problem) {
-      throw std::invalid_argument(std::string("[sample] ") + problem.what());
+      throw std::invalid_argument(std::string("[sample] ") + problem.what() + "; see --help");
     }
   });
 }

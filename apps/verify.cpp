@@ -28,7 +28,7 @@ cxxopts::Options make_options() {
       "mask", "who attends to whom", cxxopts::value<std::string>()->default_value("full"))(
       "score", "how a scaled score changes, such as softcap(20) or score + slope[h] * (kv - q)",
       cxxopts::value<std::string>()->default_value(""))("scale", "of q k^T; else 1 / sqrt(D)",
-                                                        cxxopts::value<double>())(
+                                                        cxxopts::value<std::string>())(
       "backend", "auto or one of ./train's --attention",
       cxxopts::value<std::string>()->default_value("auto"))(
       "device", "cpu, cuda or cuda:N", cxxopts::value<std::string>()->default_value("cpu"))(
@@ -49,6 +49,16 @@ std::string required(const cxxopts::ParseResult& flags, const std::string& name)
   throw std::invalid_argument("[verify] --" + name + " is missing; see --help");
 }
 
+// A folder is claimed before the work, so that a bad name does not come after it.
+std::vector<ModelCheck> suite_into(const ClaimedFolder& folder,
+                                   const VerifyModelOptions& options) try {
+  return verify_suite(options);
+} catch (...) {
+  std::error_code ignored;
+  std::filesystem::remove(folder.path, ignored);  // which takes it only if it is empty
+  throw;
+}
+
 int run_suite(const cxxopts::ParseResult& flags) {
   const std::string dtype = flags["dtype"].as<std::string>();
   if (dtype != "float32" && dtype != "bfloat16") {
@@ -58,10 +68,10 @@ int run_suite(const cxxopts::ParseResult& flags) {
   const VerifyModelOptions options = {.model = flags["model"].as<std::string>(),
                                       .device = device,
                                       .dtype = choose_dtype(dtype, device)};
-  const auto checks = verify_suite(options);
-  const auto record = to_json(checks, options);
   const ClaimedFolder folder =
       claim_folder(flags["runs-dir"].as<std::string>(), flags["run-id"].as<std::string>());
+  const auto checks = suite_into(folder, options);
+  const auto record = to_json(checks, options);
   write_file(folder.path / "verify.json", record.dump(2) + "\n");
   write_file(folder.path / "verify.md", to_markdown(checks));
   std::cout << (flags.count("json") > 0 ? record.dump(2) + "\n" : to_markdown(checks));
@@ -97,7 +107,8 @@ int verify(const cxxopts::ParseResult& flags) {
                                  .score = flags["score"].as<std::string>(),
                                  .backend = flags["backend"].as<std::string>(),
                                  .device = flags["device"].as<std::string>()};
-  if (flags.count("scale")) options.scale = flags["scale"].as<double>();
+  if (flags.count("scale"))
+    options.scale = real_number("verify", "scale", flags["scale"].as<std::string>());
   std::cout << verify_attention(options) << "\n";
   return 0;
 }

@@ -48,8 +48,8 @@ void AtomicFile::commit() {
 }
 
 void AtomicFile::fail(const std::string& doing) const {
-  throw std::runtime_error("[data] cannot " + doing + " " + path_.string() + ": " +
-                           std::strerror(errno));
+  throw std::invalid_argument("[data] cannot " + doing + " " + path_.string() + ": " +
+                              std::strerror(errno));
 }
 
 void write_atomically(const std::filesystem::path& path, std::string_view bytes) {

@@ -112,7 +112,7 @@ void make_once(const fs::path& folder, const Log& log,
   std::error_code error;
   fs::rename(unfinished.path(), folder, error);
   if (error && !fs::exists(folder)) {
-    throw std::runtime_error("[data] cannot name " + folder.string() + ": " + error.message());
+    throw std::invalid_argument("[data] cannot name " + folder.string() + ": " + error.message());
   }
 }
 

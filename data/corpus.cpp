@@ -77,8 +77,14 @@ std::vector<std::string> documents_of_lines(std::string_view text, const std::st
 std::vector<fs::path> corpus_files(const std::string& path) {
   std::error_code error;
   if (fs::is_regular_file(path, error)) return {path};
+  if (fs::exists(path, error) && !fs::is_directory(path, error)) {
+    throw std::invalid_argument("[data] cannot read " + path +
+                                ": it is neither a file nor a folder; name one of text");
+  }
   if (!fs::is_directory(path, error)) {
-    throw std::invalid_argument("[data] cannot read " + path + ": no such file or folder");
+    throw std::invalid_argument("[data] cannot read " + path +
+                                ": no such file or folder; --data names "
+                                "the text");
   }
   std::vector<fs::path> files;
   const auto options = fs::directory_options::follow_directory_symlink;

@@ -28,6 +28,14 @@ void check(const LabOptions& o) {
     if (value >= 1) continue;
     throw std::invalid_argument(c10::str("[bench] --", name, " must be at least 1, is ", value));
   }
+  if (o.head_dim > 256) {
+    throw std::invalid_argument(
+        c10::str("[bench] --head-dim must be at most 256, is ", o.head_dim));
+  }
+  if (o.block_size % 16 != 0) {
+    throw std::invalid_argument(
+        c10::str("[bench] --block-size must be a multiple of 16, is ", o.block_size));
+  }
 }
 
 std::string gpu_of(const LabOptions& options) {

@@ -84,18 +84,4 @@ double gemm_tflops(at::ScalarType dtype, const MeasureOptions& options) {
   return kGemmFlops / measure({gemm(dtype, options.device)}, options)[0].median_ms / 1e9;
 }
 
-int64_t free_memory_bytes(at::Device device) {
-  if (!device.is_cpu()) {
-    // What the driver has, and what LibTorch keeps of it without use.
-    const auto [free, total] = at::getDeviceAllocator(device.type())->getMemoryInfo(device.index());
-    return static_cast<int64_t>(free) + peak_reserved_bytes(device) - live_tensor_bytes(device);
-  }
-  std::ifstream info("/proc/meminfo");
-  for (std::string name; info >> name;) {
-    int64_t kilobytes = 0;
-    if (name == "MemAvailable:" && info >> kilobytes) return kilobytes * 1024;
-  }
-  return std::numeric_limits<int64_t>::max();
-}
-
 }  // namespace nanoflex

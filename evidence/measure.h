@@ -52,7 +52,4 @@ Contender gemm(at::ScalarType dtype, at::Device device);
 /// LibTorch's rate of gemm() in a dtype on a device, in TFLOP/s.
 double gemm_tflops(at::ScalarType dtype, const MeasureOptions& options);
 
-/// Bytes that a new tensor may take on the device now.
-int64_t free_memory_bytes(at::Device device);
-
 }  // namespace nanoflex

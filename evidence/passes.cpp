@@ -10,6 +10,7 @@
 
 #include "attention/flex/tile_code.h"
 #include "attention/registry.h"
+#include "trainer/memory.h"
 
 namespace nanoflex {
 

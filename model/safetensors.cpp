@@ -162,8 +162,8 @@ FileSum write_safetensors(const std::filesystem::path& file,
   } catch (const std::system_error& problem) {
     std::error_code ignored;
     std::filesystem::remove(temporary, ignored);
-    throw std::runtime_error("[safetensors] cannot write " + file.string() + ": " +
-                             problem.code().message());
+    throw std::invalid_argument("[safetensors] cannot write " + file.string() + ": " +
+                                problem.code().message());
   }
   return sum;
 }

@@ -24,7 +24,11 @@ std::vector<std::string> split_names(const std::string& text) {
   std::istringstream stream(text);
   for (std::string name; std::getline(stream, name, ',');) {
     const size_t begin = name.find_first_not_of(" \t"), end = name.find_last_not_of(" \t");
-    if (begin != std::string::npos) names.push_back(name.substr(begin, end - begin + 1));
+    if (begin == std::string::npos) continue;
+    names.push_back(name.substr(begin, end - begin + 1));
+    if (std::count(names.begin(), names.end(), names.back()) > 1) {
+      reject("learned_tensors must name each tensor once, names '" + names.back() + "' twice");
+    }
   }
   return names;
 }
@@ -52,11 +56,11 @@ std::vector<std::optional<int64_t>> windows_of(const Config& config) {
   }
   if (config.window_pattern.empty()) return windows;
   const int64_t size = config.window_size.value_or(config.sequence_len / 2);
+  if (config.window_pattern.find_first_not_of("SL") != std::string::npos) {
+    reject("window_pattern must be made of S and L, is '" + config.window_pattern + "'");
+  }
   for (int64_t layer = 0; layer < config.n_layer; ++layer) {
     const char kind = config.window_pattern[layer % config.window_pattern.size()];
-    if (kind != 'S' && kind != 'L') {
-      reject("window_pattern must be made of S and L, is '" + config.window_pattern + "'");
-    }
     windows.push_back(kind == 'S' ? std::optional(size) : std::nullopt);
   }
   return windows;

@@ -160,7 +160,7 @@ void write_checkpoint(const fs::path& run, const CheckpointState& state,
       text << "; the checkpoint of step " << steps.back() << " stands: make room, then --resume "
            << run.string();
     }
-    throw std::runtime_error(text.str());
+    throw std::invalid_argument(text.str());
   }
   remove_older(run);
 }

@@ -2,17 +2,18 @@
 
 // A comma may stand in a value of --set; this is cxxopts' own switch for it.
 #define CXXOPTS_VECTOR_DELIMITER '\n'
-#include <c10/util/Exception.h>
-
 #include <algorithm>
+#include <charconv>
+#include <cmath>
 #include <cxxopts.hpp>
 #include <iostream>
-#include <new>
 #include <sstream>
 #include <stdexcept>
 
 #include "attention/nearest.h"
+#include "trainer/out_of_memory.h"
 #include "trainer/resolve.h"
+#include "trainer/run_summary.h"
 
 namespace nanoflex {
 namespace {
@@ -63,8 +64,8 @@ void check_flags(const std::vector<std::string>& arguments) {
     const std::string flag = argument.substr(2, argument.find('=') - 2);
     if (std::find(flags.begin(), flags.end(), flag) == flags.end()) {
       const std::string close = nearest(flag, flags);
-      throw std::invalid_argument("[train] unknown flag '--" + flag + "'" +
-                                  (close.empty() ? "" : "; did you mean '--" + close + "'?") +
+      throw std::invalid_argument("[train] unknown flag '--" + printable(flag) + "'" +
+                                  (close.empty() ? ";" : "; did you mean '--" + close + "'?") +
                                   " --help lists the flags");
     }
   }
@@ -122,6 +123,26 @@ void parse_resume(TrainCommand& command, const cxxopts::ParseResult& parsed) {
   command.config = resumed_config(*command.resume, settings, allowed);
 }
 
+template <class Number>
+std::optional<Number> number_of(const std::string& text) {
+  Number value{};
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  const bool whole = error == std::errc() && end == text.data() + text.size();
+  return whole ? std::optional(value) : std::nullopt;
+}
+
+// Text that users and files gave may be in it: it must not steer the terminal.
+int fail(std::string text, int code) {
+  std::string shown;
+  for (size_t begin = 0; begin <= text.size();) {  // the picture of an expression has lines
+    const size_t end = std::min(text.find('\n', begin), text.size());
+    shown += (begin > 0 ? "\n" : "") + printable(text.substr(begin, end - begin));
+    begin = end + 1;
+  }
+  std::cerr << "error: " << shown << std::endl;
+  return code;
+}
+
 }  // namespace
 
 TrainCommand parse_train_command(const std::vector<std::string>& arguments) try {
@@ -155,30 +176,36 @@ TrainCommand parse_train_command(const std::vector<std::string>& arguments) try 
   if (parsed.count("print-config")) command.print = to_yaml(resolve(command.config));
   return command;
 } catch (const cxxopts::exceptions::exception& problem) {
-  throw std::invalid_argument(std::string("[train] ") + problem.what());
+  throw std::invalid_argument(std::string("[train] ") + problem.what() +
+                              "; --help lists the flags");
+}
+
+int64_t whole_number(const std::string& part, const std::string& flag, const std::string& text,
+                     int64_t least) {
+  const auto value = number_of<int64_t>(text);
+  const std::string what = "[" + part + "] --" + flag + " must be ";
+  if (!value) throw std::invalid_argument(what + "a whole number, is '" + text + "'");
+  if (*value >= least) return *value;
+  throw std::invalid_argument(what + "at least " + std::to_string(least) + ", is " + text);
+}
+
+double real_number(const std::string& part, const std::string& flag, const std::string& text) {
+  const auto value = number_of<double>(text);
+  if (value && std::isfinite(*value)) return *value;
+  throw std::invalid_argument("[" + part + "] --" + flag + " must be a number, is '" + text + "'");
 }
 
 int run_program(const std::function<int()>& body) try {
   return body();
 } catch (const std::invalid_argument& problem) {
-  std::cerr << "error: " << problem.what() << std::endl;
-  return 2;
+  return fail(problem.what(), 2);
 } catch (const cxxopts::exceptions::exception& problem) {
-  std::cerr << "error: [flags] " << problem.what() << "; see --help" << std::endl;
-  return 2;
-} catch (const std::bad_alloc&) {
-  std::cerr << "error: out of memory; lower --device-batch-size or the model" << std::endl;
-  return 2;
-} catch (const c10::Error& problem) {
-  // LibTorch's messages go on with a stack; its first line says what was wrong.
-  const std::string text = problem.what_without_backtrace();
-  const bool memory = text.find("memory") != std::string::npos;
-  std::cerr << "error: [torch] " << text.substr(0, text.find('\n'))
-            << (memory ? "; lower --device-batch-size or the model" : "") << std::endl;
-  return memory ? 2 : 1;
+  return fail(std::string("[flags] ") + problem.what() + "; see --help", 2);
 } catch (const std::exception& problem) {
-  std::cerr << "error: " << problem.what() << std::endl;
-  return 1;
+  if (const auto shortage = memory_shortage(problem)) {
+    return fail("[memory] " + *shortage + "; lower the batch, the length or the model", 2);
+  }
+  return fail(first_line(problem), 1);
 }
 
 }  // namespace nanoflex

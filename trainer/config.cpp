@@ -7,6 +7,7 @@
 
 #include "attention/flex/parse.h"
 #include "model/gpt.h"
+#include "trainer/run_summary.h"
 
 namespace nanoflex {
 namespace {
@@ -53,6 +54,14 @@ Number parse_number(const Key& key, const std::string& text, const std::string& 
 
 std::string parse_text(const Key& key, const std::string& text, const std::string& where) {
   const auto& choices = key.choices;
+  const bool expression = key.name == "mask" || key.name == "score";  // which may have lines
+  if (printable(text) != text && !expression) {
+    reject(where, key.name + " must hold no control characters, is '" + printable(text) + "'");
+  }
+  if (text.empty() && !key_text(Config{}, key).empty()) {
+    reject(where,
+           key.name + " must not be empty; leave it out for '" + key_text(Config{}, key) + "'");
+  }
   if (!choices.empty() && std::find(choices.begin(), choices.end(), text) == choices.end()) {
     std::string list;
     for (const std::string& choice : choices) list += (list.empty() ? "" : ", ") + choice;
@@ -60,8 +69,8 @@ std::string parse_text(const Key& key, const std::string& text, const std::strin
   }
   // What reads tensors by name is judged later, with the tensors.
   const bool named = text.find('[') != std::string::npos;
-  const bool mask = key.name == "mask" && text != "auto", score = key.name == "score";
-  if ((mask || score) && !text.empty() && !named) {
+  const bool mask = key.name == "mask";
+  if (expression && !text.empty() && !(mask && text == "auto") && !named) {
     try {
       mask ? flex::parse_mask(text) : flex::parse_score(text);
     } catch (const std::invalid_argument& problem) {
@@ -123,6 +132,10 @@ void check(const Config& config) {
   if (config.lr_warmdown_steps > 0 && !config.target_flops && !config.max_steps) {
     throw std::invalid_argument(
         "[config] lr_warmdown_steps needs an end in steps: give target_flops or max_steps");
+  }
+  if (config.val_interval > 0 && config.val_tokens == 0) {
+    throw std::invalid_argument("[config] val_interval " + std::to_string(config.val_interval) +
+                                " needs tokens to validate on, val_tokens is 0; raise it");
   }
   if (config.tokenizer_vocab_size > config.vocab_size) {  // an empty optional is less than all
     throw std::invalid_argument("[config] tokenizer_vocab_size must be at most vocab_size " +

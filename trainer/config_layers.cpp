@@ -115,8 +115,12 @@ void apply_yaml(Config& config, const std::filesystem::path& file) try {
   if (std::filesystem::is_directory(file)) {
     throw std::invalid_argument("[config] " + file.string() + " is a folder; name a YAML file");
   }
-  const YAML::Node root = YAML::LoadFile(file.string());
-  if (root.IsNull()) return;
+  const std::vector<YAML::Node> documents = YAML::LoadAllFromFile(file.string());
+  if (documents.size() > 1) {
+    reject(line_of(file, documents[1]), "a second document begins behind '---'; a config is one");
+  }
+  if (documents.empty() || documents[0].IsNull()) return;
+  const YAML::Node& root = documents[0];
   if (!root.IsMap()) reject(file.string() + ":1", "must be sections that hold keys");
   Settings settings;
   std::set<std::string> seen;

@@ -21,6 +21,15 @@ int64_t peak_reserved_bytes(at::Device device);
 /// The process's peak resident set.
 int64_t peak_rss_bytes();
 
+/// Bytes that a new tensor may take on the device now.
+int64_t free_memory_bytes(at::Device device);
+
+/// The most that live CPU tensors may take together. Without it they may take what the machine has
+/// free; beyond either, allocating one throws c10::OutOfMemoryError.
+void limit_tensor_bytes(int64_t bytes);
+/// Of the last CPU tensor that could not be had.
+int64_t refused_tensor_bytes();
+
 /// Waits until all work queued on the device is done.
 void synchronize(at::Device device);
 

@@ -235,7 +235,7 @@ ordered_json Profile::stop(const std::filesystem::path& file) {
   std::ifstream in(file);
   const json trace = json::parse(in, nullptr, /*allow_exceptions=*/false);
   if (!trace.is_object()) {
-    throw std::runtime_error("[profile] cannot write " + file.string() + ": is the disk full?");
+    throw std::invalid_argument("[profile] cannot write " + file.string() + ": is the disk full?");
   }
   Digest digest(cpu_events(trace));
   return {{"launches", device_.is_cuda() ? kernels(trace) : dispatched},

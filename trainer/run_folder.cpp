@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <cctype>
+#include <cerrno>
 #include <ctime>
 #include <stdexcept>
+#include <system_error>
 
 #include "model/durable.h"
 #include "trainer/report.h"
@@ -34,6 +36,11 @@ void check_id(const std::string& id) {
         "none of '.' and '-', is '" +
         printable(id) + "'");
   }
+}
+
+[[noreturn]] void cannot_write(const fs::path& file, const std::error_code& error) {
+  throw std::invalid_argument("[run] cannot write " + file.string() + ": " + error.message() +
+                              "; make room, or choose another place");
 }
 
 }  // namespace
@@ -97,10 +104,10 @@ nlohmann::ordered_json to_json(const StepMetrics& m) {
 }
 
 void RunFolder::append(const StepMetrics& metrics) {
+  errno = 0;
   metrics_ << to_json(metrics).dump() << std::endl;
   if (!metrics_) {
-    throw std::runtime_error("[run] cannot write " + (path_ / "metrics.jsonl").string() +
-                             ": is the disk full?");
+    cannot_write(path_ / "metrics.jsonl", {errno, std::generic_category()});
   }
 }
 
@@ -131,15 +138,20 @@ std::string first_metrics(const fs::path& file, int64_t step) {
 
 void write_file(const fs::path& file, const std::string& text) {
   const fs::path temporary = file.string() + ".tmp";
+  errno = 0;
   std::ofstream out(temporary, std::ios::binary | std::ios::trunc);
   out << text;
   out.close();
   std::error_code error;
-  if (out) fs::rename(temporary, file, error);
-  if (!out || error) {
-    fs::remove(temporary, error);
-    throw std::runtime_error("[run] cannot write " + file.string() + ": is the disk full?");
+  if (!out) {
+    error = {errno, std::generic_category()};
+  } else {
+    fs::rename(temporary, file, error);
   }
+  if (!error) return;
+  std::error_code ignored;
+  fs::remove(temporary, ignored);
+  cannot_write(file, error);
 }
 
 }  // namespace nanoflex

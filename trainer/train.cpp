@@ -20,6 +20,7 @@
 #include "trainer/machine.h"
 #include "trainer/memory.h"
 #include "trainer/optimizers.h"
+#include "trainer/out_of_memory.h"
 #include "trainer/prepare.h"
 #include "trainer/profiled_steps.h"
 #include "trainer/progress.h"
@@ -83,13 +84,19 @@ class Run {
     announce();
   }
 
+  // The record says why a run failed.
   TrainResult execute() try { return loop(); } catch (const std::exception& problem) {
+    const auto shortage = memory_shortage(problem);
+    const std::string text = shortage ? describe(*shortage) : first_line(problem);
+    progress_.finish();
     try {
-      summary_["error"] = problem.what();
-      write_pictures();
+      summary_["error"] = text;
       write_summary("failed");
+      write_pictures();
+      write_summary("failed");  // with them in the report
     } catch (const std::exception&) {  // what ended the run, a full disk say, ends this too
     }
+    if (shortage) throw std::invalid_argument(text);
     throw;
   }
 
@@ -264,17 +271,26 @@ class Run {
     paused_seconds_ += seconds_since(begin);
   }
 
-  [[noreturn]] void stop_not_finite(int64_t step, double loss, double grad_norm) {
-    progress_.finish();
+  std::string last_checkpoint() const {
+    if (saved_step_ == 0) return "last good checkpoint: none (--checkpoint-interval makes them)";
+    return "last good checkpoint: " + checkpoint_folder(folder_.path(), saved_step_).string();
+  }
+
+  std::string describe(const std::string& shortage) const {
     std::ostringstream text;
-    text << "[train] step " << step << ": loss " << loss << ", gradient norm " << grad_norm
-         << "; last good checkpoint: ";
-    if (saved_step_ > 0) {
-      text << checkpoint_folder(folder_.path(), saved_step_).string();
-    } else {
-      text << "none (--checkpoint-interval makes them)";
-    }
-    text << "; try a lower --learning-rate, --grad-clip 1 or --lr-warmup-steps 10";
+    text << "[train] step " << measure_.steps + 1 << ": " << shortage
+         << "; lower --device-batch-size, is " << *resolved_.device_batch_size
+         << ", --sequence-len, is " << config_.sequence_len << ", or the model (n_embd "
+         << config_.n_embd << ", n_layer " << config_.n_layer << ", vocab_size "
+         << config_.vocab_size << "); " << last_checkpoint();
+    return text.str();
+  }
+
+  [[noreturn]] void stop_not_finite(int64_t step, double loss, double grad_norm) {
+    std::ostringstream text;
+    text << "[train] step " << step << ": loss " << loss << ", gradient norm " << grad_norm << "; "
+         << last_checkpoint()
+         << "; try a lower --learning-rate, --grad-clip 1 or --lr-warmup-steps 10";
     throw std::runtime_error(text.str());
   }
 
@@ -332,7 +348,16 @@ TrainResult train(const Config& config, const std::vector<std::string>& command,
   // GPU attention kernels add gradients in any order unless told otherwise.
   at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/true);
   at::globalContext().setDeterministicFillUninitializedMemory(false);
-  return Run(config, command, from).execute();
+  std::optional<Run> run;
+  try {
+    run.emplace(config, command, from);
+  } catch (const std::exception& problem) {
+    const auto shortage = memory_shortage(problem);
+    if (!shortage) throw;
+    throw std::invalid_argument("[train] before the first step: " + *shortage +
+                                "; lower --n-embd, --n-layer, --vocab-size or --batch-size");
+  }
+  return run->execute();
 }
 
 }  // namespace nanoflex

@@ -12,8 +12,6 @@
 namespace nanoflex {
 namespace {
 
-constexpr double kInfinity = std::numeric_limits<double>::infinity();
-
 bool runs(const std::string& backend, const Case& problem, at::ScalarType dtype,
           bool with_logsumexp) {
   const Tensors inputs = random_inputs(problem, at::kDouble);

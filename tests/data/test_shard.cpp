@@ -98,7 +98,7 @@ TEST(Shard, NothingAppearsUntilCommitAndNothingIsLeftBehind) {
   }
   EXPECT_EQ(all_tokens(*Tokens::open(path, 50304)), std::vector<int64_t>{1});
   EXPECT_EQ(std::distance(fs::directory_iterator(scratch.path("")), {}), 1);
-  EXPECT_THROW(write_atomically(scratch.path("no/such/folder"), "x"), std::runtime_error);
+  expect_refusal("cannot create", [&] { write_atomically(scratch.path("no/such/folder"), "x"); });
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <fstream>
+#include <sstream>
 
 #include "model/safetensors.h"
 
@@ -101,6 +102,48 @@ TEST(Weights, ASavedModelComesBackToTheBit) {
   load_weights(other, temporary("model.safetensors"));
   for (size_t i = 0; i < model.parameters().size(); ++i) {
     EXPECT_TRUE(at::equal(model.parameters()[i].value, other.parameters()[i].value));
+  }
+}
+
+// As Python's library writes: keys in any order, places in another, and metadata of its own.
+TEST(Weights, AFileFromElsewhereLoadsWhateverItsOrderAndListsAllThatIsWrong) {
+  Gpt model(kTiny, 1, at::kCPU, at::kFloat);
+  std::string header = R"({"__metadata__":{"format":"pt","note":"x"})", data;
+  float value = 0;
+  for (size_t i = model.parameters().size(); i-- > 0;) {
+    const Parameter& p = model.parameters()[i];
+    std::string bytes;
+    for (int64_t k = 0; k < p.value.numel(); ++k) {
+      value += 0.5F;
+      bytes.append(reinterpret_cast<const char*>(&value), sizeof value);
+    }
+    std::ostringstream shape;
+    shape << p.value.sizes();
+    header += ",\"" + p.name + R"(":{"shape":)" + shape.str() + R"(,"data_offsets":[)" +
+              std::to_string(data.size()) + "," + std::to_string(data.size() + bytes.size()) +
+              R"(],"dtype":"F32"})";
+    data += bytes;
+  }
+  load_weights(model, file_of(header + "}   ", data));
+  EXPECT_EQ(model.parameters().back().value.detach().flatten()[0].item<float>(), 0.5F);
+  EXPECT_EQ(model.parameters().front().value.detach().flatten()[-1].item<float>(), value);
+
+  std::map<std::string, at::Tensor> tensors;
+  for (const Parameter& p : model.parameters()) tensors[p.name] = p.value.detach();
+  tensors["lm_head.weight"] = tensors["lm_head.weight"].to(at::kLong);
+  tensors["transformer.wte.weight"] = at::zeros({3, 8});
+  tensors.erase("transformer.h.0.mlp.c_fc.weight");
+  const fs::path wrong = temporary("elsewhere.safetensors");
+  write_safetensors(wrong, tensors);
+  try {
+    load_weights(model, wrong);
+    FAIL() << "a file that does not fit was loaded";
+  } catch (const std::invalid_argument& error) {
+    for (const char* part : {"lm_head.weight must be floating point, is Long",
+                             "transformer.wte.weight must be [11, 8], is [3, 8]",
+                             "transformer.h.0.mlp.c_fc.weight is missing"}) {
+      EXPECT_TRUE(contains(error.what(), part)) << error.what();
+    }
   }
 }
 
