@@ -6,9 +6,9 @@
 #include <stdexcept>
 
 #include "attention/flex/parse.h"
-#include "trainer/mask_picture.h"
 #include "evidence/measure.h"
 #include "trainer/machine.h"
+#include "trainer/mask_picture.h"
 
 namespace nanoflex {
 namespace {

@@ -93,7 +93,7 @@ class Run {
       summary_["error"] = text;
       write_summary("failed");
       write_pictures();
-      write_summary("failed");  // with them in the report
+      write_summary("failed");         // with them in the report
     } catch (const std::exception&) {  // what ended the run, a full disk say, ends this too
     }
     if (shortage) throw std::invalid_argument(text);

@@ -243,7 +243,7 @@ TEST(Expression, RefusesWrongTypesWhereTheyAreMade) {
   EXPECT_EQ(refusal([&] { !kv; }), "[expression] '!' needs truth values, but 'kv' is a integer");
   EXPECT_EQ(refusal([&] { causal() + 1; }),
             "[expression] '+' needs numbers, but 'causal' is a truth value");
-  EXPECT_EQ(refusal([&] { (q >= kv) == (kv >= q); }),
+  EXPECT_EQ(refusal([&] { return (q >= kv) == (kv >= q); }),
             "[expression] '==' needs numbers, but 'causal' is a truth value");
   EXPECT_EQ(refusal([&] { select(q, 1, 2); }),
             "[expression] 'select' needs a truth value first, but 'q' is a integer");

@@ -1,6 +1,7 @@
 #include "tests/attention/reference.h"
 
 #include <ATen/CPUGeneratorImpl.h>
+#include <ATen/TensorOperators.h>
 #include <torch/csrc/autograd/autograd.h>
 
 #include <cmath>

@@ -24,11 +24,10 @@ void use(const Expression& made, bool is_score) {
   const Vocabulary vocabulary = vocabulary_of(tensors());
   const std::string text = to_text(made);
   if (text.size() <= 4096) {
-    const Expression back =
-        is_score ? parse_score(text, vocabulary) : parse_mask(text, vocabulary);
+    const Expression back = is_score ? parse_score(text, vocabulary) : parse_mask(text, vocabulary);
     require(same_form(back, made), "reads back as another expression: " + text);
   }
-  const Expression bound = bind(simplify(made), tensors());
+  const Expression bound = flex::bind(simplify(made), tensors());
   if (is_score) {
     derivative(bound);
     captured_reads(bound);

@@ -1,6 +1,5 @@
 // A token shard from a stranger ends in tokens below the vocabulary or a message.
 #include "data/shard.h"
-
 #include "tests/fuzz/input_file.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {

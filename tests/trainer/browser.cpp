@@ -156,7 +156,7 @@ Seen open_in_browser(const std::string& browser, const std::vector<Visit>& visit
     throw std::runtime_error("browser: exit status " + std::to_string(status) +
                              " and no answer; it says:\n" + log);
   }
-  Seen result{.pages = json::parse(percent_decoded(seen))};
+  Seen result{.pages = json::parse(percent_decoded(seen)), .console = {}};
   std::istringstream lines(log);
   for (std::string line; std::getline(lines, line);) {
     if (line.find("CONSOLE") != std::string::npos) result.console.push_back(line);
