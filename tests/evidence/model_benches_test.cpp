@@ -129,7 +129,7 @@ TEST(LabBench, RefusesWhatCannotBe) {
   LabOptions no_heads = small_lab(), odd_blocks = small_lab();
   no_heads.heads = 0, odd_blocks.block_size = 20;
   EXPECT_EQ(refused(no_heads), "[bench] --heads must be at least 1, is 0");
-  EXPECT_EQ(refused(odd_blocks), "[attention] block_size must be a positive multiple of 16, is 20");
+  EXPECT_EQ(refused(odd_blocks), "[bench] --block-size must be a multiple of 16, is 20");
 }
 
 }  // namespace

@@ -28,6 +28,7 @@ void use(const Expression& made, bool is_score) {
     require(same_form(back, made), "reads back as another expression: " + text);
   }
   const Expression bound = flex::bind(simplify(made), tensors());
+  if (!free_tensors(bound).empty()) return;  // names of tensors that a run makes
   if (is_score) {
     derivative(bound);
     captured_reads(bound);
