@@ -86,7 +86,7 @@ TEST(Train, EveryBackendGivesTheSameLosses) {
   for (const std::string& backend : names()) {
     Config config = reference_config();
     config.attention = backend;
-    // Rounding grows with what is learned, and this model learns three times as fast as the baseline.
+    // Rounding grows with what is learned, and this model learns faster than the baseline.
     EXPECT_LT(largest_difference(train_losses(config), expected), 2e-4) << backend;
   }
 }
