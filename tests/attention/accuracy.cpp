@@ -1,5 +1,6 @@
 #include "tests/attention/accuracy.h"
 
+#include <ATen/TensorOperators.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
