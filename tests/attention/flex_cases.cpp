@@ -1,5 +1,6 @@
 #include "tests/attention/flex_cases.h"
 
+#include <ATen/TensorOperators.h>
 #include <gtest/gtest.h>
 #include <torch/csrc/autograd/autograd.h>
 
