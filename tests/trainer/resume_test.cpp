@@ -79,8 +79,10 @@ TEST(Resume, TheRecordIsThatOfTheWholeRun) {
   for (const char* name : {"first_loss", "final_loss", "validation_loss"}) {
     EXPECT_EQ(again.at("results").at(name), whole.at("results").at(name)) << name;
   }
-  EXPECT_TRUE(again.at("results").at("peak_memory_bytes") >=
-              whole.at("results").at("peak_memory_bytes"));
+  const auto peak = [](const json& summary) {
+    return summary.at("results").at("peak_memory_bytes").get<double>();
+  };
+  EXPECT_GT(peak(again), 0.95 * peak(whole));  // two threads take their buffers as they meet
   double seconds = 0;  // of the steps after warm-up, as the metrics of both parts have them
   for (const json& line : read_metrics(run / "metrics.jsonl")) {
     if (line.at("step") > config.warmup_steps) seconds += line.at("step_seconds").get<double>();
