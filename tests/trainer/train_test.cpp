@@ -34,7 +34,6 @@ double largest_difference(const std::vector<double>& a, const std::vector<double
   return largest;
 }
 
-// Rounding alone moves these losses by up to 6e-5; a missing Nesterov step by 1.4e-3.
 TEST(Train, ZLossIsAddedToEachLoss) {
   Config config = reference_config();
   config.init_from = "";  // the head is zero then: every logsumexp is ln(vocabulary)
@@ -45,6 +44,7 @@ TEST(Train, ZLossIsAddedToEachLoss) {
   EXPECT_NEAR(train_losses(config).at(0), expected, 1e-5);
 }
 
+// Rounding alone moves these losses by up to 6e-5; a missing Nesterov step by 1.4e-3.
 TEST(Train, AgreesWithThePythonReference) {
   const json reference = read_json(fixture("losses.json"));
   const auto expected = reference.at("losses").get<std::vector<double>>();
@@ -82,12 +82,16 @@ TEST(Train, FirstLogitsAgreeWithThePythonReference) {
 }
 
 TEST(Train, EveryBackendGivesTheSameLosses) {
+#ifdef __OPTIMIZE__
+  constexpr double kBound = 1e-4;
+#else
+  constexpr double kBound = 2e-4;  // the sanitizers' compiler rounds otherwise: a little over 1e-4
+#endif
   const std::vector<double> expected = train_losses(reference_config());
   for (const std::string& backend : names()) {
     Config config = reference_config();
     config.attention = backend;
-    // Rounding grows with what is learned, and this model learns faster than the baseline.
-    EXPECT_LT(largest_difference(train_losses(config), expected), 2e-4) << backend;
+    EXPECT_TRUE(largest_difference(train_losses(config), expected) < kBound) << backend;
   }
 }
 
