@@ -37,6 +37,16 @@ int64_t bytes_of_piece(const sentencepiece::SentencePieceProcessor& processor, i
   return bytes;
 }
 
+// Most faults come back as a status; those of the trie inside, an empty piece for one, are thrown.
+bool holds_model(const std::string& bytes, sentencepiece::SentencePieceProcessor& processor) {
+  try {
+    return !bytes.empty() && processor.LoadFromSerializedProto(bytes).ok() &&
+           processor.GetPieceSize() > 0;
+  } catch (const std::exception&) {
+    return false;
+  }
+}
+
 }  // namespace
 
 Tokenizer::Tokenizer(std::string path,
@@ -51,8 +61,7 @@ Tokenizer::~Tokenizer() = default;
 std::shared_ptr<const Tokenizer> Tokenizer::load(const std::string& path, int64_t vocab_size) {
   const std::string bytes = read_bytes(path);
   auto processor = std::make_unique<sentencepiece::SentencePieceProcessor>();
-  const auto status = processor->LoadFromSerializedProto(bytes);
-  if (bytes.empty() || !status.ok() || processor->GetPieceSize() == 0) {
+  if (!holds_model(bytes, *processor)) {
     throw std::invalid_argument(
         "[data] " + path +
         " is not a SentencePiece model, or is truncated; give a .model file "

@@ -6,6 +6,7 @@
 #include <stdexcept>
 
 #include "attention/flex/parse.h"
+#include "data/utf8.h"
 #include "model/gpt.h"
 #include "trainer/run_summary.h"
 
@@ -54,6 +55,9 @@ Number parse_number(const Key& key, const std::string& text, const std::string& 
 
 std::string parse_text(const Key& key, const std::string& text, const std::string& where) {
   const auto& choices = key.choices;
+  if (data::first_invalid_utf8(text) < text.size()) {  // which no record could hold
+    reject(where, key.name + " must be UTF-8, is '" + printable(text) + "'");
+  }
   const bool expression = key.name == "mask" || key.name == "score";  // which may have lines
   if (printable(text) != text && !expression) {
     reject(where, key.name + " must hold no control characters, is '" + printable(text) + "'");

@@ -1,7 +1,9 @@
 // The layers of a config: defaults < YAML file < command line.
+#include <yaml-cpp/eventhandler.h>
 #include <yaml-cpp/yaml.h>
 
 #include <algorithm>
+#include <fstream>
 #include <set>
 #include <stdexcept>
 
@@ -94,6 +96,37 @@ void read_section(const std::filesystem::path& file, const std::string& section,
   }
 }
 
+// Where the documents of a file begin; of what is in them nothing.
+struct DocumentStarts : YAML::EventHandler {
+  using Text = const std::string&;
+  std::vector<YAML::Mark> marks;
+  void OnDocumentStart(const YAML::Mark& mark) override { marks.push_back(mark); }
+  void OnDocumentEnd() override {}
+  void OnNull(const YAML::Mark&, YAML::anchor_t) override {}
+  void OnAlias(const YAML::Mark&, YAML::anchor_t) override {}
+  void OnScalar(const YAML::Mark&, Text, YAML::anchor_t, Text) override {}
+  void OnSequenceStart(const YAML::Mark&, Text, YAML::anchor_t,
+                       YAML::EmitterStyle::value) override {}
+  void OnSequenceEnd() override {}
+  void OnMapStart(const YAML::Mark&, Text, YAML::anchor_t, YAML::EmitterStyle::value) override {}
+  void OnMapEnd() override {}
+};
+
+// The only document of a file. Not YAML::LoadAll: a ',' where a document may begin is one without
+// an end to it, again and again.
+YAML::Node only_document(const std::filesystem::path& file) {
+  const YAML::Node document = YAML::LoadFile(file.string());
+  std::ifstream stream(file);
+  YAML::Parser parser(stream);
+  DocumentStarts starts;
+  while (starts.marks.size() < 2 && parser.HandleNextDocument(starts)) continue;
+  if (starts.marks.size() == 2) {
+    reject(file.string() + ":" + std::to_string(starts.marks[1].line + 1),
+           "a second document begins; a config is one, without '---' or ',' between its sections");
+  }
+  return document;
+}
+
 }  // namespace
 
 const Key& find_key(const std::string& path, const std::string& where) {
@@ -115,12 +148,8 @@ void apply_yaml(Config& config, const std::filesystem::path& file) try {
   if (std::filesystem::is_directory(file)) {
     throw std::invalid_argument("[config] " + file.string() + " is a folder; name a YAML file");
   }
-  const std::vector<YAML::Node> documents = YAML::LoadAllFromFile(file.string());
-  if (documents.size() > 1) {
-    reject(line_of(file, documents[1]), "a second document begins behind '---'; a config is one");
-  }
-  if (documents.empty() || documents[0].IsNull()) return;
-  const YAML::Node& root = documents[0];
+  const YAML::Node root = only_document(file);
+  if (root.IsNull()) return;
   if (!root.IsMap()) reject(file.string() + ":1", "must be sections that hold keys");
   Settings settings;
   std::set<std::string> seen;

@@ -99,6 +99,10 @@ TEST(Tokenizer, WhatCannotBeUsedIsRefused) {
   expect_refusal("is not a SentencePiece model, or is truncated", [&] {
     Tokenizer::load(scratch.write("cut.model", model.substr(0, model.size() / 2)));
   });
+  // Pieces "<unk>" and "\0": what SentencePiece's trie cannot hold it throws.
+  const std::string_view nul_piece("\x0A\x09\x0A\x05<unk>\x18\x02\x0A\x03\x0A\x01\0", 16);
+  expect_refusal("is not a SentencePiece model",
+                 [&] { Tokenizer::load(scratch.write("nul.model", std::string(nul_piece))); });
   expect_refusal("vocabulary of at least 300, is 64", [] { train_tokenizer({"text"}, 64); });
   expect_refusal("only blank lines", [] { train_tokenizer({"\n\n"}, 400); });
   const auto tokenizer = Tokenizer::load(scratch.write("a.model", model));

@@ -49,6 +49,7 @@ TEST(BadInput, EveryKeyRefusesAMissingValueAWrongTypeAndWhatIsOutOfRange) {
     if (is_text(key)) {
       if (!key.choices.empty()) refused("other", "be one of ");
       if (!key_text(Config{}, key).empty()) refused("", "not be empty");
+      refused("a\xff", "be UTF-8, is 'a");
       const bool may_have_lines = key.name == "mask" || key.name == "score";
       if (!may_have_lines) refused("a\x1b[31m\tb", "hold no control characters, is 'a?[31m?b'");
       continue;
@@ -83,7 +84,7 @@ TEST(BadInput, AConfigIsOneDocument) {
   fs::create_directories(folder);
   std::ofstream(folder / "two.yaml") << "model:\n  n_layer: 1\n---\nmodel:\n  n_layer: 2\n";
   EXPECT_TRUE(has(rejection_of({"--config", (folder / "two.yaml").string()}),
-                  "two.yaml:4: a second document begins behind '---'"));
+                  "two.yaml:3: a second document begins; a config is one"));
   std::ofstream(folder / "empty.yaml") << "";
   EXPECT_EQ(rejection_of({"--config", (folder / "empty.yaml").string()}), "accepted");
 }

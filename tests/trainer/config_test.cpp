@@ -123,6 +123,8 @@ TEST(Config, MistakesInAFileNameFileLineAndTheNearestKey) {
             ":2: target_flops must be a number, is '.nan'");
   EXPECT_EQ(yaml_rejection("- 1\n"), ":1: must be sections that hold keys");
   EXPECT_TRUE(yaml_rejection("model: {\n").starts_with(":"));
+  // Of a comma in front a parser may read documents without end.
+  EXPECT_TRUE(yaml_rejection(", model:\n  n_layer: 1\n").starts_with(":1: a second document"));
   EXPECT_EQ(rejection({"--config", "/nonexistent.yaml"}),
             "[config] cannot read /nonexistent.yaml; does it exist?");
 }
