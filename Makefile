@@ -2,7 +2,7 @@
 
 sources = $(shell git ls-files '*.cpp' '*.h' '*.cu' '*.cuh')
 
-build_sanitized = scripts/build --in build-sanitize -DCMAKE_CXX_COMPILER=clang++ -DNANOFLEX_SANITIZE=ON -DNANOFLEX_WERROR=ON
+build_sanitized = scripts/build --in build-sanitize -DCMAKE_CXX_COMPILER=clang++ -DNANOFLEX_SANITIZE=address -DNANOFLEX_WERROR=ON
 
 .PHONY: setup build test sanitize fuzz format lint reference clean
 

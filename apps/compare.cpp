@@ -9,8 +9,6 @@
 #include <string>
 
 #include "trainer/comparison.h"
-#include "trainer/report/record.h"
-#include "trainer/run_folder.h"
 #include "trainer/selection.h"
 
 namespace {
@@ -65,21 +63,6 @@ std::vector<nanoflex::RunSummary> selected_runs(const cxxopts::ParseResult& flag
   return all;
 }
 
-void write_page(const std::filesystem::path& file, const nanoflex::Comparison& comparison,
-                const std::vector<nanoflex::RunSummary>& runs) {
-  const auto folder = file.has_parent_path() ? file.parent_path() : std::filesystem::path(".");
-  if (!std::filesystem::is_directory(folder) || std::filesystem::is_directory(file) ||
-      !file.has_filename()) {
-    throw std::invalid_argument(
-        "[compare] --html must name a file in a folder that is there, is '" +
-        nanoflex::printable(file.string()) + "'");
-  }
-  std::vector<std::vector<nlohmann::json>> metrics;
-  for (const auto& run : runs)
-    metrics.push_back(nanoflex::read_metrics(run.path / "metrics.jsonl"));
-  nanoflex::write_file(file, to_html(comparison, metrics));
-}
-
 Answer answer(int argc, char** argv) {
   cxxopts::Options options("./compare", "Set run records side by side.");
   options.custom_help("[OPTION...] RUN RUN...");
@@ -110,7 +93,7 @@ Answer answer(int argc, char** argv) {
   const auto comparison = nanoflex::compare(runs);
   if (rule && comparison.rows.size() < 2)
     throw std::invalid_argument("[compare] --fail-if needs a second run to hold against the first");
-  if (flags.count("html")) write_page(flags["html"].as<std::string>(), comparison, runs);
+  if (flags.count("html")) nanoflex::write_html(flags["html"].as<std::string>(), comparison, runs);
   Answer result{json       ? to_json(comparison)
                 : markdown ? to_markdown(comparison)
                            : to_text(comparison)};

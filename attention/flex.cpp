@@ -3,6 +3,7 @@
 #include "attention/backends.h"
 #include "attention/flex/band.h"
 #include "attention/flex/cuda_source.h"
+#include "attention/flex/remembered.h"
 #include "attention/flex/simplify.h"
 #include "attention/fused.h"
 
@@ -10,7 +11,10 @@ namespace nanoflex {
 namespace {
 
 FusedOptions without_blocks(const at::Tensor& q, const Spec& spec) {
-  const flex::BandAndRest mask = flex::split_band(flex::simplify(spec.mask));
+  static flex::Remembered<flex::BandAndRest> masks;
+  const flex::BandAndRest mask = *masks.get({spec.mask}, {}, [&] {
+    return std::make_shared<const flex::BandAndRest>(flex::split_band(flex::simplify(spec.mask)));
+  });
   return {.left = mask.band.left.value_or(FusedOptions::kUnbounded),
           .right = mask.band.right.value_or(FusedOptions::kUnbounded),
           .scale = scale_of(q, spec),

@@ -8,13 +8,6 @@
 namespace nanoflex {
 namespace {
 
-const Backend* find(const std::string& name) {
-  for (const Backend& backend : backends()) {
-    if (backend.name == name) return &backend;
-  }
-  return nullptr;
-}
-
 [[noreturn]] void reject_name(const std::string& name) {
   std::vector<std::string> known = names();
   known.insert(known.begin(), "auto");
@@ -32,6 +25,13 @@ const std::vector<Backend>& backends() {
   return table;
 }
 
+const Backend& named_backend(const std::string& name) {
+  for (const Backend& backend : backends()) {
+    if (backend.name == name) return backend;
+  }
+  reject_name(name);
+}
+
 std::vector<std::string> names() {
   std::vector<std::string> all;
   for (const Backend& backend : backends()) all.push_back(backend.name);
@@ -45,15 +45,14 @@ const Backend& choose_backend(const std::string& name, const at::Tensor& q, cons
     const bool cpu = q.is_cpu();
     for (const char* preferred :
          {cpu ? "flash" : "sdpa", cpu ? "sdpa" : "flash", "flex", "vanilla"}) {
-      const Backend& backend = *find(preferred);
+      const Backend& backend = named_backend(preferred);
       if (backend.why_unsupported(q, k, v, spec).empty()) return backend;
     }
     throw std::logic_error("vanilla must run every spec");
   }
-  const Backend* named = find(name);
-  if (!named) reject_name(name);
-  const std::string reason = named->why_unsupported(q, k, v, spec);
-  if (reason.empty()) return *named;
+  const Backend& named = named_backend(name);
+  const std::string reason = named.why_unsupported(q, k, v, spec);
+  if (reason.empty()) return named;
   std::vector<std::string> able;
   for (const Backend& backend : backends()) {
     if (backend.why_unsupported(q, k, v, spec).empty()) able.push_back(backend.name);

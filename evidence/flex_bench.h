@@ -18,7 +18,8 @@ struct FlexBenchOptions {
 /// attention, and fused against whole tensors, forward and backward; and the making of block masks.
 /// Progress goes to stderr. Returns {machine, gemm_tflops, rows}: a row has case, backend, pass,
 /// device, dtype, median_ms, spread, share_of_gemm, ratios and peak_bytes, and, where it is held to
-/// a target, target {value, range, wanted, holds, of}.
+/// a target, target {value, range, value_by_pairs, wanted, holds, of}: times as fast as `of`, when
+/// that is scaled to its share of the blocks that are visited, or of the pairs.
 nlohmann::ordered_json bench_flex(const FlexBenchOptions& options);
 
 /// The targets as a table: what, measured, wanted, spread.

@@ -67,11 +67,7 @@ std::string why_skipped(const Variant& variant, const PassTensors& x) {
                       std::llround(free / 1e9), " GB are free");
     }
   }
-  for (const Backend& candidate : backends()) {
-    if (candidate.name != variant.backend) continue;
-    return candidate.why_unsupported(x.q, x.k, x.v, variant.spec);
-  }
-  return "no such backend";
+  return named_backend(variant.backend).why_unsupported(x.q, x.k, x.v, variant.spec);
 }
 
 void show_progress(size_t done, size_t count, const std::string& what) {

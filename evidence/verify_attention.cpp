@@ -28,15 +28,13 @@ at::Tensor take(TensorMap& tensors, const std::string& name, const std::string& 
 // A backend without a logsumexp runs without it.
 Spec with_logsumexp(Spec spec, const std::string& backend, const at::Tensor& q, const at::Tensor& k,
                     const at::Tensor& v) {
-  for (const Backend& candidate : backends()) {
-    if (candidate.name != backend) continue;
-    Spec asked = spec;
-    asked.need_logsumexp = true;
-    const bool refuses = !candidate.why_unsupported(q, k, v, asked).empty();
-    if (refuses && candidate.why_unsupported(q, k, v, spec).empty()) return spec;
-  }
-  spec.need_logsumexp = true;
-  return spec;
+  Spec asked = spec;
+  asked.need_logsumexp = true;
+  if (backend == "auto") return asked;
+  const Backend& named = named_backend(backend);
+  const bool only_without = !named.why_unsupported(q, k, v, asked).empty() &&
+                            named.why_unsupported(q, k, v, spec).empty();
+  return only_without ? spec : asked;
 }
 
 void add_gradients(TensorMap& out, const Attention& result, const at::Tensor& d_output,

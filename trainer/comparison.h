@@ -57,5 +57,9 @@ std::string to_json(const Comparison& comparison);  // numbers in full, memory i
 // A page as report.html, with the runs' curves over each other; `metrics` are those of each row.
 std::string to_html(const Comparison& comparison,
                     const std::vector<std::vector<nlohmann::json>>& metrics);
+// Writes that page; `runs` are those that were compared. Throws std::invalid_argument, and leaves
+// what is on disk alone, when `file` cannot be a file.
+void write_html(const std::filesystem::path& file, const Comparison& comparison,
+                const std::vector<RunSummary>& runs);
 
 }  // namespace nanoflex

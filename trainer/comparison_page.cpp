@@ -1,8 +1,12 @@
 // A comparison on one page of HTML.
+#include <stdexcept>
+
 #include "trainer/comparison_tables.h"
 #include "trainer/report/curves.h"
 #include "trainer/report/html.h"
 #include "trainer/report/page.h"
+#include "trainer/report/record.h"
+#include "trainer/run_folder.h"
 
 namespace nanoflex {
 namespace {
@@ -59,6 +63,20 @@ std::string to_html(const Comparison& comparison, const std::vector<std::vector<
                             section("Records", folders(comparison), 3) +
                             "<footer>Charts by dygraphs (MIT licence).</footer>\n",
                     .runs = runs});
+}
+
+void write_html(const std::filesystem::path& file, const Comparison& comparison,
+                const std::vector<RunSummary>& runs) {
+  const auto folder = file.has_parent_path() ? file.parent_path() : std::filesystem::path(".");
+  if (!std::filesystem::is_directory(folder) || std::filesystem::is_directory(file) ||
+      !file.has_filename()) {
+    throw std::invalid_argument(
+        "[compare] --html must name a file in a folder that is there, is '" +
+        printable(file.string()) + "'");
+  }
+  std::vector<std::vector<json>> metrics;
+  for (const RunSummary& run : runs) metrics.push_back(read_metrics(run.path / "metrics.jsonl"));
+  write_file(file, to_html(comparison, metrics));
 }
 
 }  // namespace nanoflex

@@ -44,8 +44,16 @@ Blocks blocks_of(const FusedOptions& options) {
           .row = mask.kinds.stride(2)};
 }
 
+// Null where there is nothing to run.
+std::shared_ptr<const flex::TileCode> code_of(const at::Tensor& q, const at::Tensor& k,
+                                              const FusedOptions& options,
+                                              flex::TileCode::Pass pass) {
+  if (!options.mask.defined() && !options.score.defined()) return nullptr;
+  return flex::tile_code(tile_code_options(q, k, options), pass);
+}
+
 Problem make_problem(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                     const FusedOptions& options, const flex::TileCode& code) {
+                     const FusedOptions& options, const flex::TileCode* code) {
   Problem p{.B = q.size(0),
             .H = q.size(1),
             .H_kv = k.size(1),
@@ -57,7 +65,7 @@ Problem make_problem(const at::Tensor& q, const at::Tensor& k, const at::Tensor&
             .scale = static_cast<float>(options.scale),
             .softmax_scale = options.score.defined() ? 1 : static_cast<float>(options.scale),
             .blocks = blocks_of(options)};
-  if (options.mask.defined() || options.score.defined()) p.program = &code.program();
+  if (code) p.program = &code->program();
   // Positions are at most S + T apart.
   const auto bounded = [&](int64_t side) { return std::clamp(side, -p.S - p.T, p.S + p.T); };
   p.left = bounded(options.left);
@@ -269,8 +277,8 @@ FusedResult forward(const at::Tensor& q_any, const at::Tensor& k_any, const at::
   const at::Tensor q = with_dense_heads(q_any), k = with_dense_heads(k_any),
                    v = with_dense_heads(v_any);
   const Kernels& kernels = of_dtype(set, q);
-  const flex::TileCode code(tile_code_options(q, k, options), flex::TileCode::Pass::kForward);
-  Problem p = make_problem(q, k, v, options, code);
+  const auto code = code_of(q, k, options, flex::TileCode::Pass::kForward);
+  Problem p = make_problem(q, k, v, options, code.get());
   const FusedResult result = {with_dense_heads(at::empty_like(q)),
                               at::empty({p.B, p.H, p.T}, at::kFloat),
                               at::empty({2, p.B, p.H, p.T}, at::kFloat)};
@@ -298,8 +306,8 @@ FusedGradients backward(const at::Tensor& q_any, const at::Tensor& k_any, const 
   const at::Tensor q = with_dense_heads(q_any), k = with_dense_heads(k_any),
                    v = with_dense_heads(v_any), d_output = with_dense_heads(d_output_any);
   const Kernels& kernels = of_dtype(set, q);
-  const flex::TileCode code(tile_code_options(q, k, options), flex::TileCode::Pass::kBackward);
-  Problem p = make_problem(q, k, v, options, code);
+  const auto code = code_of(q, k, options, flex::TileCode::Pass::kBackward);
+  Problem p = make_problem(q, k, v, options, code.get());
   p.o = rows_of(result.output), p.d_o = rows_of(d_output);
   p.denominator = result.denominator.mutable_data_ptr<float>();
   const at::Tensor delta = compute_delta(p, d_logsumexp, kernels);
@@ -312,7 +320,7 @@ FusedGradients backward(const at::Tensor& q_any, const at::Tensor& k_any, const 
   const int64_t keys = keys_per_unit(p, kernels), blocks = divided_up(p.S, keys);
   const int64_t heads = p.B * p.H_kv;
   const at::Tensor turn = first_turns(p, kernels.queries, keys);
-  GradientTotals totals(code.gradient_size(), at::get_num_threads());
+  GradientTotals totals(code ? code->gradient_size() : 0, at::get_num_threads());
   // Key blocks of different heads side by side, so that threads seldom wait for their turn.
   run_units(heads * blocks, kernels.scratch_bytes(p), products(p) < kSerialProducts,
             [&](int64_t index, int64_t thread, char* scratch) {
@@ -328,7 +336,8 @@ FusedGradients backward(const at::Tensor& q_any, const at::Tensor& k_any, const 
               totals.add(index, thread);
             });
   FusedGradients gradients = {dq.to(q.scalar_type()), dk, dv};
-  for (const flex::CapturedGradient& captured : code.captured()) {
+  if (!code) return gradients;
+  for (const flex::CapturedGradient& captured : code->captured()) {
     const int64_t size = captured.tensor.numel();
     gradients.captured.push_back(totals.totals()
                                      .narrow(0, captured.offset, size)

@@ -6,6 +6,7 @@
 #include <stdexcept>
 
 #include "attention/flex/mask_judge.h"
+#include "attention/flex/remembered.h"
 
 namespace nanoflex::flex {
 namespace {
@@ -199,6 +200,14 @@ double BlockMask::sparsity() const {
 
 BlockMask make_block_mask(const Expression& mask, const BlockMaskOptions& options) {
   return Builder(mask, options).build();
+}
+
+std::shared_ptr<const BlockMask> block_mask(const Expression& mask,
+                                            const BlockMaskOptions& options) {
+  static Remembered<BlockMask> masks;
+  return masks.get({mask}, {options.B, options.H, options.T, options.S, options.block_size}, [&] {
+    return std::make_shared<const BlockMask>(make_block_mask(mask, options));
+  });
 }
 
 double visible_share(const Expression& mask, const BlockMaskOptions& options) {

@@ -8,6 +8,7 @@
 
 #include "attention/flex/bounds.h"
 #include "attention/flex/derivative.h"
+#include "attention/flex/remembered.h"
 #include "attention/flex/simplify.h"
 
 namespace nanoflex::flex {
@@ -73,16 +74,27 @@ int64_t TileCode::gradient_size() const {
   return captured_.empty() ? 0 : captured_.back().offset + captured_.back().tensor.numel();
 }
 
+std::shared_ptr<const TileCode> tile_code(const TileCodeOptions& options, TileCode::Pass pass) {
+  static Remembered<TileCode> codes;
+  std::vector<int64_t> sizes = options.sizes();
+  sizes.push_back(static_cast<int64_t>(pass));
+  return codes.get({options.mask, options.score}, sizes,
+                   [&] { return std::make_shared<const TileCode>(options, pass); });
+}
+
 std::vector<at::Tensor> differentiable_tensors(const Expression& score) {
-  std::vector<at::Tensor> tensors;
-  for (const CapturedRead& read : captured_reads(simplify(score))) {
-    const at::Tensor& tensor = read.read.node().tensor;
-    const auto same = [&](const at::Tensor& one) { return one.is_same(tensor); };
-    if (tensor.requires_grad() && std::none_of(tensors.begin(), tensors.end(), same)) {
-      tensors.push_back(tensor);
+  static Remembered<std::vector<at::Tensor>> known;
+  return *known.get({score}, {}, [&] {
+    const auto tensors = std::make_shared<std::vector<at::Tensor>>();
+    for (const CapturedRead& read : captured_reads(simplify(score))) {
+      const at::Tensor& tensor = read.read.node().tensor;
+      const auto same = [&](const at::Tensor& one) { return one.is_same(tensor); };
+      if (tensor.requires_grad() && std::none_of(tensors->begin(), tensors->end(), same)) {
+        tensors->push_back(tensor);
+      }
     }
-  }
-  return tensors;
+    return std::shared_ptr<const std::vector<at::Tensor>>(tensors);
+  });
 }
 
 namespace {
@@ -136,9 +148,7 @@ class Check {
   std::unordered_set<const Node*> seen_;
 };
 
-}  // namespace
-
-std::string why_no_tile_code(const TileCodeOptions& options) {
+std::string find_why_not(const TileCodeOptions& options) {
   std::vector<Expression> trees;
   if (options.mask.defined()) trees.push_back(simplify(options.mask));
   if (options.score.defined()) {
@@ -159,6 +169,14 @@ std::string why_no_tile_code(const TileCodeOptions& options) {
     if (!reason.empty()) return reason;
   }
   return "";
+}
+
+}  // namespace
+
+std::string why_no_tile_code(const TileCodeOptions& options) {
+  static Remembered<std::string> reasons;
+  return *reasons.get({options.mask, options.score}, options.sizes(),
+                      [&] { return std::make_shared<const std::string>(find_why_not(options)); });
 }
 
 }  // namespace nanoflex::flex

@@ -3,6 +3,7 @@
 #include <ATen/Functions.h>
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -20,6 +21,7 @@ struct TileCodeOptions {
   int64_t B = 1, H = 1, T = 1, S = 1;
 
   Box box() const;  ///< of all index values
+  std::vector<int64_t> sizes() const { return {B, H, T, S}; }
 };
 
 /// Why the tile kernels, which hold integers in 32 bits and read captured tensors unchecked, cannot
@@ -57,6 +59,10 @@ class TileCode {
   std::vector<CapturedGradient> captured_;
   cpu::Program program_;
 };
+
+/// The code, remembered as long as neither the expressions nor what their tensors hold changes.
+/// REQUIRES as the constructor. Safe to call from several threads.
+std::shared_ptr<const TileCode> tile_code(const TileCodeOptions& options, TileCode::Pass pass);
 
 /// The captured tensors that require a gradient and that the score's value depends on, each once.
 std::vector<at::Tensor> differentiable_tensors(const Expression& score);

@@ -16,13 +16,9 @@ bool runs(const std::string& backend, const Case& problem, at::ScalarType dtype,
           bool with_logsumexp) {
   const Tensors inputs = random_inputs(problem, at::kDouble);
   const Spec spec = {.mask = problem.mask, .need_logsumexp = with_logsumexp};
-  for (const Backend& candidate : backends()) {
-    if (candidate.name != backend) continue;
-    return candidate
-        .why_unsupported(inputs.q.to(dtype), inputs.k.to(dtype), inputs.v.to(dtype), spec)
-        .empty();
-  }
-  return false;
+  return named_backend(backend)
+      .why_unsupported(inputs.q.to(dtype), inputs.k.to(dtype), inputs.v.to(dtype), spec)
+      .empty();
 }
 
 std::vector<Case> cases_of(const std::string& backend, at::ScalarType dtype, bool with_logsumexp) {

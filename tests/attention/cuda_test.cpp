@@ -37,12 +37,7 @@ Tensors on_gpu(const Case& problem, const Tensors& inputs, at::ScalarType dtype,
 
 bool runs(const Case& problem, at::ScalarType dtype) {
   const at::Tensor q = at::empty({1, 1, 1, problem.D}, at::TensorOptions(at::kCUDA).dtype(dtype));
-  for (const Backend& backend : backends()) {
-    if (backend.name == "flash") {
-      return backend.why_unsupported(q, q, q, {.mask = problem.mask}).empty();
-    }
-  }
-  return false;
+  return named_backend("flash").why_unsupported(q, q, q, {.mask = problem.mask}).empty();
 }
 
 TEST_P(FlashCuda, IsAsExactAsThePlainFormula) {

@@ -201,6 +201,36 @@ TEST(FlexCpuBlocks, ChangeNothingWhateverTheirSize) {
   }
 }
 
+// What is made of a spec is kept for the next call: its tensors may hold something else by then, or
+// be trained.
+TEST(FlexCpuKept, SeesWhatChangedInTheTensorsSince) {
+  const Tensors inputs = flex_inputs({1, 2, 2, 40, 40, 8}, at::kFloat);
+  const at::Tensor q = inputs.q.to(at::kFloat), k = inputs.k.to(at::kFloat),
+                   v = inputs.v.to(at::kFloat);
+  const at::Tensor document = (at::arange(40) / 8).to(at::kLong);
+  const at::Tensor bias = at::randn({40}, at::kDouble);
+  const Captured documents("document", document), biases("bias", bias);
+  const Spec spec = {
+      .mask =
+          trace_mask([&](auto, auto, auto q, auto kv) { return documents[q] == documents[kv]; }),
+      .score = trace_score([&](auto s, auto, auto, auto, auto kv) { return s + biases[kv]; })};
+  const auto expect_same = [&](const char* when) {
+    EXPECT_TRUE(at::allclose(attend(q, k, v, spec, "flex").output,
+                             attend(q, k, v, spec, "vanilla").output, 1e-5, 1e-5))
+        << when;
+  };
+  expect_same("at first");
+  document.fill_(1);
+  expect_same("with one document");
+  bias.mul_(3);
+  expect_same("with a larger bias");
+  bias.requires_grad_();
+  const auto gradient = [&](const char* backend) {
+    return torch::autograd::grad({attend(q, k, v, spec, backend).output.square().sum()}, {bias})[0];
+  };
+  EXPECT_TRUE(at::allclose(gradient("flex"), gradient("vanilla"), 1e-4, 1e-5));
+}
+
 INSTANTIATE_TEST_SUITE_P(Types, FlexCpu, testing::Values(at::kFloat, at::kBFloat16),
                          [](const auto& info) { return std::string(c10::toString(info.param)); });
 

@@ -3,6 +3,8 @@
 #include <gtest/gtest.h>
 
 #include <limits>
+#include <sstream>
+#include <stdexcept>
 
 #include "tests/trainer/report_record.h"
 #include "tests/trainer/small_run.h"
@@ -13,6 +15,7 @@
 namespace nanoflex {
 namespace {
 
+namespace fs = std::filesystem;
 using nlohmann::json;
 
 // The data that a page holds for its charts, as a browser finds it.
@@ -191,6 +194,40 @@ TEST(Report, ARunLeavesItsMaskAndSaysWhyThereIsNoText) {
                                      "What each query (down) sees of the keys (across)")));
   EXPECT_TRUE(has(page, "no tokenizer"));
   EXPECT_EQ(embedded(page).at(0).at("steps"), 2);
+}
+
+TEST(ComparisonPage, IsWrittenOrRefusedAndHarmsNothing) {
+  Config config = reference_config();
+  config.max_steps = 2;
+  const fs::path run = train(config, {"train"}).folder, file = run.parent_path() / "compared.html";
+  std::ostringstream warnings;
+  const auto runs = read_runs({run}, warnings);
+  write_html(file, compare(runs), runs);
+  EXPECT_EQ(embedded(bytes(file)).at(0).at("steps"), 2);
+  for (const fs::path& wrong : {run, run / "none" / "x.html", fs::path("")}) {
+    try {
+      write_html(wrong, compare(runs), runs);
+      ADD_FAILURE() << wrong << " was accepted";
+    } catch (const std::invalid_argument& refusal) {
+      EXPECT_TRUE(has(refusal.what(), "--html must name a file in a folder that is there, is '" +
+                                          wrong.string() + "'"));
+    }
+  }
+  EXPECT_FALSE(fs::exists(run / "none"));
+}
+
+TEST(Report, LayersWithAWindowHaveAPictureOfTheirOwn) {
+  Config config = reference_config();
+  config.attention = "flex";
+  config.window_pattern = "SL";
+  config.window_size = 3;
+  config.max_steps = 2;
+  const fs::path folder = train(config, {"train"}).folder;
+  const std::string all = bytes(folder / "mask.png"), window = bytes(folder / "mask_window.png");
+  EXPECT_TRUE(window.starts_with("\x89PNG"));
+  EXPECT_NE(window, all);
+  EXPECT_TRUE(has(bytes(folder / "report.html"),
+                  html_picture(window, "The same in the layers that have a window")));
 }
 
 TEST(Report, AFailedRunSaysWhy) {
