@@ -7,6 +7,7 @@
 #include <stdexcept>
 
 #include "model/cpu/dispatch.h"
+#include "model/cuda/head_cuda.h"
 #include "model/head_cpu.h"
 
 namespace nanoflex {
@@ -45,7 +46,8 @@ at::Tensor capped(const at::Tensor& x, const at::Tensor& weight) {
   return at::mm(x, weight.t()).to(accumulation_type(x)).div_(kLogitSoftcap).tanh_();
 }
 
-// The same in plain tensors, a chunk of rows after the other: for fp64, and for a GPU.
+// The same in plain tensors, a chunk of rows after the other: for what has no kernels, such as
+// fp64.
 class PlainHead {
  public:
   PlainHead(const at::Tensor& x, const at::Tensor& weight, const HeadOptions& options)
@@ -104,6 +106,10 @@ class PlainHead {
 HeadResult run_head(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& targets,
                     const HeadOptions& options) {
   if (cpu::has_model_kernels(x)) return by_kernels(x, weight, targets, options);
+  if (has_head_cuda(x)) {
+    return head_cuda(x.contiguous(), weight.to(x.scalar_type()).contiguous(), targets.contiguous(),
+                     options);
+  }
   return PlainHead(x, weight, options).run(targets);
 }
 

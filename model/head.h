@@ -12,7 +12,8 @@ inline constexpr char kHeadScope[] = "nanoflex::head";  ///< of at::RecordFuncti
 at::Tensor head_logits(const at::Tensor& x, const at::Tensor& weight);
 
 /// Cross-entropy of each row in nats, [N] fp32, 0 where the target is -1; not differentiable.
-/// targets: [N] int64. Logits exist for a chunk of rows at a time only.
+/// targets: [N] int64; others than -1 and tokens below V are refused on a CPU, and give NaN on a
+/// GPU, which nothing waits for. Logits exist for a chunk of rows at a time only.
 at::Tensor head_token_losses(const at::Tensor& x, const at::Tensor& weight,
                              const at::Tensor& targets);
 

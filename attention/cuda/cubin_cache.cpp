@@ -71,17 +71,19 @@ fs::path CubinCache::default_folder() {
   return fs::path(variable("HOME")) / ".cache" / "nanoflex";
 }
 
-fs::path CubinCache::file_of(const std::string& text, const std::string& architecture) const {
+fs::path CubinCache::file_of(const std::string& text, const std::vector<Source>& headers,
+                             const std::string& architecture) const {
   std::string all = Nvrtc::get().identity() + '\0' + architecture + '\0' + text;
-  for (const Source& header : embedded_sources()) all += '\0' + header.name + '\0' + header.text;
+  for (const Source& header : headers) all += '\0' + header.name + '\0' + header.text;
   return folder_ / (hash_of(all) + "." + architecture + ".cubin");
 }
 
 CubinCache::Found CubinCache::get(const std::string& name, const std::string& text,
+                                  const std::vector<Source>& headers,
                                   const std::string& architecture) const {
-  const fs::path file = file_of(text, architecture);
+  const fs::path file = file_of(text, headers, architecture);
   if (std::optional<std::string> image = read_image(file)) return {std::move(*image), true};
-  std::string image = Nvrtc::get().compile(name, text, embedded_sources(), architecture).image;
+  std::string image = Nvrtc::get().compile(name, text, headers, architecture).image;
   write_image(file, image);
   return {std::move(image), false};
 }

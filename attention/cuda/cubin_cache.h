@@ -24,11 +24,12 @@ class CubinCache {
   /// The kernel's cubin, from disk or compiled and kept. A file that is damaged is made again; a
   /// folder that cannot be written costs a compilation each time, nothing else. Throws what
   /// Nvrtc::compile does.
-  Found get(const std::string& name, const std::string& text,
+  Found get(const std::string& name, const std::string& text, const std::vector<Source>& headers,
             const std::string& architecture) const;
 
   /// Where that kernel's file lies.
-  std::filesystem::path file_of(const std::string& text, const std::string& architecture) const;
+  std::filesystem::path file_of(const std::string& text, const std::vector<Source>& headers,
+                                const std::string& architecture) const;
 
  private:
   std::filesystem::path folder_;

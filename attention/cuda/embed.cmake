@@ -1,11 +1,13 @@
-# Writes a C++ file that holds the CUDA sources as string literals, for NVRTC:
-#   cmake -DROOT=<source folder> -DOUTPUT=<file.cpp> -P attention/cuda/embed.cmake
-# The file defines nanoflex::cuda::embedded_sources() of attention/cuda/sources.h.
-file(GLOB sources RELATIVE ${ROOT} ${ROOT}/attention/cuda/*.cuh)
-list(APPEND sources attention/cuda/params.h attention/cuda/shapes.h attention/philox.h)
+# Writes a C++ file that holds a folder's CUDA sources as string literals, for NVRTC:
+#   cmake -DROOT=<source folder> -DFOLDER=attention/cuda "-DSHARED=<headers>" -DFUNCTION=embedded_sources
+#         -DOUTPUT=<file.cpp> -P attention/cuda/embed.cmake
+# The file defines the function that FOLDER/sources.h declares: *.cuh of the folder, and the headers
+# that they share with the host.
+file(GLOB sources RELATIVE ${ROOT} ${ROOT}/${FOLDER}/*.cuh)
+list(APPEND sources ${SHARED})
 list(SORT sources)
-set(text "#include \"attention/cuda/sources.h\"\n\nnamespace nanoflex::cuda {\n\n")
-string(APPEND text "const std::vector<Source>& embedded_sources() {\n")
+set(text "#include \"${FOLDER}/sources.h\"\n\nnamespace nanoflex::cuda {\n\n")
+string(APPEND text "const std::vector<Source>& ${FUNCTION}() {\n")
 string(APPEND text "  static const std::vector<Source> sources = {\n")
 foreach(source ${sources})
   file(READ ${ROOT}/${source} content)

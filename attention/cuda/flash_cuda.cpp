@@ -92,9 +92,7 @@ int band_edge(int64_t edge) {
 
 KernelOptions kernel_options(const at::Tensor& q, const FusedOptions& options,
                              const Program& program) {
-  const cuda::Type type = q.scalar_type() == at::kBFloat16 ? cuda::Type::bfloat16
-                          : q.scalar_type() == at::kHalf   ? cuda::Type::float16
-                                                           : cuda::Type::float32;
+  const cuda::Type type = cuda::type_of(q.scalar_type());
   return {.type = type,
           .D = static_cast<int>(q.size(3)),
           .gpu = cuda::gpu_of(cuda::current_device().capability),

@@ -9,14 +9,6 @@
 
 namespace nanoflex::cuda {
 
-__device__ __forceinline__ void store_rounded(__nv_bfloat16* target, float x) {
-  *target = __float2bfloat16_rn(x);
-}
-__device__ __forceinline__ void store_rounded(__half* target, float x) {
-  *target = __float2half_rn(x);
-}
-__device__ __forceinline__ void store_rounded(float* target, float x) { *target = x; }
-
 /// A warp per row of [B, H, T].
 template <typename T, int kHeadSize>
 __device__ __forceinline__ void flash_combine(const ForwardParams& params) {

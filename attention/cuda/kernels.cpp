@@ -4,26 +4,13 @@ namespace nanoflex::cuda {
 namespace {
 
 std::string text_of(bool value) { return value ? "true" : "false"; }
-std::string text_of(Type type) {
-  switch (type) {
-    case Type::bfloat16:
-      return "__nv_bfloat16";
-    case Type::float16:
-      return "__half";
-    default:
-      return "float";
-  }
-}
 std::string text_of(const Shape& s) {
   return "Shape{" + std::to_string(s.columns) + ", " + std::to_string(s.warps) + ", " +
          std::to_string(s.row_tiles) + ", " + std::to_string(s.stages) + "}";
 }
 
 std::string name_of(const std::string& kind, const KernelOptions& options) {
-  const char* type = options.type == Type::bfloat16  ? "bf16"
-                     : options.type == Type::float16 ? "fp16"
-                     : options.tf32                  ? "tf32"
-                                                     : "fp32";
+  const std::string type = options.tf32 ? "tf32" : name_of(options.type);
   return kind + "_" + type + "_" + std::to_string(options.D) +
          (options.program.empty() ? "" : "_flex") + (options.dropout ? "_dropout" : "") + ".cu";
 }
@@ -62,8 +49,8 @@ Kernel wrap(const std::string& kind, const KernelOptions& options, const std::st
 
 std::string config(const std::string& kind, const KernelOptions& o, const Shape& shape,
                    const std::string& more = "") {
-  return kind + "<" + text_of(o.type) + ", " + std::to_string(o.D) + ", " + text_of(shape) + more +
-         ">";
+  return kind + "<" + source_name_of(o.type) + ", " + std::to_string(o.D) + ", " + text_of(shape) +
+         more + ">";
 }
 std::string config32(const KernelOptions& o) {
   return "Config32<" + std::to_string(o.D) + ", " + text_of(o.tf32) + ">";
@@ -97,6 +84,14 @@ Kernel backward_kernel32(const KernelOptions& o, bool keys) {
 
 }  // namespace
 
+std::string name_of(Type type) {
+  return type == Type::bfloat16 ? "bf16" : type == Type::float16 ? "fp16" : "fp32";
+}
+
+std::string source_name_of(Type type) {
+  return type == Type::bfloat16 ? "__nv_bfloat16" : type == Type::float16 ? "__half" : "float";
+}
+
 Kernel forward_kernel(const KernelOptions& o) {
   if (o.type == Type::float32) {
     const Shape32 shape = forward_shape32(o.D);
@@ -122,14 +117,14 @@ Kernel split_kernel(const KernelOptions& o, bool few_rows) {
 Kernel combine_kernel(const KernelOptions& o) {
   return wrap("combine", {.type = o.type, .D = o.D, .gpu = o.gpu}, "flash_decode.cuh",
               "ForwardParams",
-              "flash_combine<" + text_of(o.type) + ", " + std::to_string(o.D) + ">(params)",
+              "flash_combine<" + source_name_of(o.type) + ", " + std::to_string(o.D) + ">(params)",
               {{}, {}, 128, 0, 4});
 }
 
 BackwardKernels backward_kernels(const KernelOptions& o) {
   const int lanes_per_row = 8, threads = 128;
   Kernel delta = wrap("delta", {.type = o.type, .D = o.D, .gpu = o.gpu}, "flash_backward.cuh",
-                      "BackwardParams", "flash_delta<" + text_of(o.type) + ">(params)",
+                      "BackwardParams", "flash_delta<" + source_name_of(o.type) + ">(params)",
                       {{}, {}, threads, 0, threads / lanes_per_row});
   if (o.type == Type::float32) {
     return {delta, backward_kernel32(o, false), {backward_kernel32(o, true)}};

@@ -4,10 +4,13 @@
 #include <vector>
 
 #include "attention/cuda/shapes.h"
+#include "attention/cuda/sources.h"
 
 namespace nanoflex::cuda {
 
 enum class Type { bfloat16, float16, float32 };
+std::string name_of(Type type);         ///< "bf16"
+std::string source_name_of(Type type);  ///< "__nv_bfloat16"
 
 /// One kernel as CUDA source, with the numbers that its launch needs.
 struct Kernel {
@@ -16,6 +19,7 @@ struct Kernel {
   int threads;
   int shared_bytes;  ///< dynamic
   int rows;          ///< (or keys) that a block owns; 0 where the launch is by rows and threads
+  const std::vector<Source>* sources = &embedded_sources();  ///< that `text` includes
 };
 constexpr char kKernelName[] = "nanoflex_kernel";
 

@@ -45,7 +45,8 @@ class LoadedKernels {
 
  private:
   static cudaKernel_t load(const Kernel& kernel, const std::string& architecture) {
-    const std::string image = CubinCache().get(kernel.name, kernel.text, architecture).image;
+    const std::string image =
+        CubinCache().get(kernel.name, kernel.text, *kernel.sources, architecture).image;
     cudaLibrary_t library = nullptr;
     cudaKernel_t loaded = nullptr;
     C10_CUDA_CHECK(
@@ -59,6 +60,12 @@ class LoadedKernels {
 };
 
 }  // namespace
+
+Type type_of(c10::ScalarType type) {
+  return type == c10::kBFloat16 ? Type::bfloat16
+         : type == c10::kHalf   ? Type::float16
+                                : Type::float32;
+}
 
 const Device& current_device() {
   static std::mutex mutex;
@@ -75,9 +82,8 @@ void launch(const Kernel& kernel, const Grid& grid, std::initializer_list<const 
   static LoadedKernels kernels;
   if (grid.x == 0 || grid.y == 0) return;
   if (grid.x > std::numeric_limits<int32_t>::max() || grid.y > 65535) {
-    throw std::invalid_argument("[attention] " + kernel.name + " would need " +
-                                std::to_string(grid.x) + " x " + std::to_string(grid.y) +
-                                " blocks; use a smaller batch");
+    throw std::invalid_argument("[cuda] " + kernel.name + " would need " + std::to_string(grid.x) +
+                                " x " + std::to_string(grid.y) + " blocks; use a smaller batch");
   }
   const void* loaded = kernels.get(kernel, current_device().architecture);
   // Beyond 48 KB a kernel has to ask, on each device; asking again costs next to nothing.

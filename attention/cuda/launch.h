@@ -1,6 +1,8 @@
 // Kernels of kernels.h on a GPU. Only in builds with NANOFLEX_CUDA.
 #pragma once
 
+#include <c10/core/ScalarType.h>
+
 #include <cstdint>
 #include <initializer_list>
 #include <string>
@@ -8,6 +10,9 @@
 #include "attention/cuda/kernels.h"
 
 namespace nanoflex::cuda {
+
+/// REQUIRES: bfloat16, float16 or float32.
+Type type_of(c10::ScalarType type);
 
 struct Device {
   int capability;  ///< 10 * major + minor

@@ -4,65 +4,12 @@
 // (l / 4, 2 (l % 4) + {0, 1}) in c[0], c[1] and the same eight rows below in c[2], c[3].
 #pragma once
 
-#include "attention/cuda/ptx.cuh"
+#include "attention/cuda/elements.cuh"
 
 namespace nanoflex::cuda {
 
 __device__ __forceinline__ int lane_index() { return static_cast<int>(threadIdx.x % 32); }
 __device__ __forceinline__ int warp_index() { return static_cast<int>(threadIdx.x / 32); }
-
-__device__ __forceinline__ uint32_t pack(__nv_bfloat162 pair) {
-  uint32_t bits;
-  memcpy(&bits, &pair, sizeof(bits));
-  return bits;
-}
-__device__ __forceinline__ uint32_t pack(__half2 pair) {
-  uint32_t bits;
-  memcpy(&bits, &pair, sizeof(bits));
-  return bits;
-}
-
-/// Two numbers rounded to T; the first in the lower half.
-template <typename T>
-__device__ __forceinline__ uint32_t round_pair(float low, float high);
-template <>
-__device__ __forceinline__ uint32_t round_pair<__nv_bfloat16>(float low, float high) {
-  return pack(__floats2bfloat162_rn(low, high));
-}
-template <>
-__device__ __forceinline__ uint32_t round_pair<__half>(float low, float high) {
-  return pack(__floats2half2_rn(low, high));
-}
-
-__device__ __forceinline__ float to_float(__nv_bfloat16 x) { return __bfloat162float(x); }
-__device__ __forceinline__ float to_float(__half x) { return __half2float(x); }
-__device__ __forceinline__ float to_float(float x) { return x; }
-
-/// The 16 bytes at `source` as fp32.
-__device__ __forceinline__ void load_chunk(float (&x)[8], const __nv_bfloat16* source) {
-  __nv_bfloat162 pairs[4];
-  const uint4 chunk = *reinterpret_cast<const uint4*>(source);
-  memcpy(pairs, &chunk, sizeof(chunk));
-#pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    const float2 pair = __bfloat1622float2(pairs[i]);
-    x[2 * i] = pair.x, x[2 * i + 1] = pair.y;
-  }
-}
-__device__ __forceinline__ void load_chunk(float (&x)[8], const __half* source) {
-  __half2 pairs[4];
-  const uint4 chunk = *reinterpret_cast<const uint4*>(source);
-  memcpy(pairs, &chunk, sizeof(chunk));
-#pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    const float2 pair = __half22float2(pairs[i]);
-    x[2 * i] = pair.x, x[2 * i + 1] = pair.y;
-  }
-}
-__device__ __forceinline__ void load_chunk(float (&x)[4], const float* source) {
-  const float4 chunk = *reinterpret_cast<const float4*>(source);
-  x[0] = chunk.x, x[1] = chunk.y, x[2] = chunk.z, x[3] = chunk.w;
-}
 
 /// kRows x kColumns in panels of 64 (or 32) columns. Within a panel the 16-byte chunks of a row are
 /// permuted so that eight rows of one chunk, or eight chunks of one row, touch all 32 banks.

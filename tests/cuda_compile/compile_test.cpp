@@ -9,6 +9,7 @@
 #include "attention/cuda/cubin_cache.h"
 #include "attention/cuda/kernels.h"
 #include "attention/flex/cuda_source.h"
+#include "model/cuda/head_kernel.h"
 
 namespace nanoflex::cuda {
 namespace {
@@ -37,7 +38,7 @@ void expect_to_fit(const std::vector<Kernel>& kernels, Gpu gpu, const std::strin
   for (const Kernel& kernel : kernels) {
     SCOPED_TRACE(kernel.name + " for " + architecture);
     const Cubin cubin =
-        Nvrtc::get().compile(kernel.name, kernel.text, embedded_sources(), architecture);
+        Nvrtc::get().compile(kernel.name, kernel.text, *kernel.sources, architecture);
     std::printf("%-8s %-32s %3d registers %6d bytes shared %4d threads\n", architecture.c_str(),
                 kernel.name.c_str(), cubin.registers, kernel.shared_bytes, kernel.threads);
     EXPECT_EQ(cubin.spill_bytes, 0);
@@ -89,6 +90,15 @@ TEST_F(CudaCompile, KernelsFitHopper) { expect_kernels_fit(90, "sm_90a"); }
 TEST_F(CudaCompile, KernelsFitBlackwell) { expect_kernels_fit(100, "sm_100a"); }
 TEST_F(CudaCompile, KernelsFitBlackwellDesktops) { expect_kernels_fit(120, "sm_120a"); }
 
+TEST_F(CudaCompile, TheHeadsKernelsFitEverywhere) {
+  for (const auto& [capability, architecture] :
+       {std::pair{80, "sm_80"}, {90, "sm_90a"}, {100, "sm_100a"}, {120, "sm_120a"}}) {
+    for (const Type type : {Type::bfloat16, Type::float16, Type::float32}) {
+      expect_to_fit({head_kernel(type)}, gpu_of(capability), architecture);
+    }
+  }
+}
+
 TEST_F(CudaCompile, RaggedHeadSizesCompile) {
   for (const int D : {1, 20, 72, 200}) {
     const Kernel kernel = forward_kernel({.type = Type::float16, .D = D, .gpu = Gpu::medium});
@@ -114,24 +124,24 @@ TEST_F(CudaCompile, TheCacheCompilesOnceAndMendsItself) {
       fs::temp_directory_path() / ("nanoflex_cache_" + std::to_string(getpid()));
   const CubinCache cache(folder);
   const std::string text = "extern \"C\" __global__ void f(float* x) { *x = 1; }";
-  const CubinCache::Found first = cache.get("f.cu", text, "sm_80");
-  const CubinCache::Found second = cache.get("f.cu", text, "sm_80");
+  const CubinCache::Found first = cache.get("f.cu", text, {}, "sm_80");
+  const CubinCache::Found second = cache.get("f.cu", text, {}, "sm_80");
   EXPECT_FALSE(first.from_disk);
   EXPECT_TRUE(second.from_disk);
   EXPECT_EQ(first.image, second.image);
-  EXPECT_NE(cache.file_of(text, "sm_80"), cache.file_of(text, "sm_90a"));
-
-  const fs::path file = cache.file_of(text, "sm_80");
+  const fs::path file = cache.file_of(text, {}, "sm_80");
+  EXPECT_NE(file, cache.file_of(text, {}, "sm_90a"));
+  EXPECT_NE(file, cache.file_of(text, {{"included.h", ""}}, "sm_80"));
   fs::resize_file(file, fs::file_size(file) / 2);
-  EXPECT_EQ(cache.get("f.cu", text, "sm_80").image, first.image);
-  EXPECT_TRUE(cache.get("f.cu", text, "sm_80").from_disk);
+  EXPECT_EQ(cache.get("f.cu", text, {}, "sm_80").image, first.image);
+  EXPECT_TRUE(cache.get("f.cu", text, {}, "sm_80").from_disk);
   fs::remove_all(folder);
 }
 
 TEST_F(CudaCompile, ACacheThatCannotBeWrittenStillCompiles) {
   const CubinCache cache("/dev/null/nowhere");
   const std::string text = "extern \"C\" __global__ void f(float* x) { *x = 1; }";
-  EXPECT_FALSE(cache.get("f.cu", text, "sm_80").image.empty());
+  EXPECT_FALSE(cache.get("f.cu", text, {}, "sm_80").image.empty());
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 // The head's loss against its definition in plain tensors, in fp64.
 #include "model/head.h"
 
+#include <ATen/Context.h>
 #include <ATen/Parallel.h>
 #include <ATen/TensorIndexing.h>
 #include <gtest/gtest.h>
@@ -43,13 +44,13 @@ Gradients differentiate(Loss loss, const Inputs& inputs, at::ScalarType x_type,
 }
 
 double difference(const at::Tensor& a, const at::Tensor& b) {
-  return (a.to(at::kDouble) - b.to(at::kDouble)).abs().max().item<double>();
+  return (a.to(at::kCPU, at::kDouble) - b.to(at::kCPU, at::kDouble)).abs().max().item<double>();
 }
 
 void expect_within_twice(const Gradients& ours, const Gradients& plain, const Gradients& truth,
                          at::ScalarType type) {
   constexpr double kFloatUlp = 1.2e-7;
-  const double ulp = type == at::kFloat ? kFloatUlp : 7.9e-3;
+  const double ulp = type == at::kFloat ? kFloatUlp : type == at::kHalf ? 9.8e-4 : 7.9e-3;
   const auto check = [&](at::Tensor Gradients::*part, double ulp, double scale, const char* name) {
     const double error = difference(ours.*part, truth.*part);
     const double bound = 2 * difference(plain.*part, truth.*part) + ulp * scale;
@@ -109,6 +110,26 @@ TEST(HeadLoss, ErrsAtMostTwiceAsMuchInEveryInstructionSet) {
         const at::Tensor loss = result.losses.sum() * factor;
         expect_within_twice({loss, result.dx * 3, result.dweight * 3}, plain, truth, type);
       }
+    }
+  }
+}
+
+// tests/simt runs the GPU's kernel anywhere.
+TEST(HeadLossCuda, ErrsAtMostTwiceAsMuchAsThePlainComputation) {
+  if (!at::hasCUDA()) GTEST_SKIP() << "there is no GPU here";
+  for (const int64_t V : {1, 97, 1000, 50304}) {  // the last in two chunks
+    const Inputs inputs = random_inputs(700, 24, V);
+    const Inputs there = {inputs.x.cuda(), inputs.weight.cuda(), inputs.targets.cuda()};
+    const Gradients truth = differentiate(head_loss_reference, inputs, at::kDouble, at::kDouble);
+    for (const at::ScalarType type : {at::kFloat, at::kHalf, at::kBFloat16}) {
+      SCOPED_TRACE(std::to_string(V));
+      const Gradients ours = differentiate(head_loss, there, type, at::kFloat);
+      expect_within_twice(ours, differentiate(head_loss_reference, there, type, at::kFloat), truth,
+                          type);
+      const Gradients again = differentiate(head_loss, there, type, at::kFloat);
+      EXPECT_TRUE(ours.loss.equal(again.loss));
+      EXPECT_TRUE(ours.dx.equal(again.dx));
+      EXPECT_TRUE(ours.dweight.equal(again.dweight));
     }
   }
 }
