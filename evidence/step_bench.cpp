@@ -13,7 +13,7 @@
 #include "trainer/machine.h"
 #include "trainer/memory.h"
 #include "trainer/part_clock.h"
-#include "trainer/step.h"
+#include "trainer/recorded_step.h"
 
 namespace nanoflex {
 namespace {
@@ -40,6 +40,8 @@ class Trainee {
         attention_(choose_attention(config_, device, dtype)),
         model_(gpt_options(config_, attention_), 42, device, dtype),
         optimizers_(model_, {}),
+        step_({.device = device_, .rows = config_.batch_size}),
+        recorded_(model_, attention_, optimizers_, {.step = step_}),
         batch_(random_batch(config_.batch_size, config_.sequence_len, config_.vocab_size)) {
     step();
     const int64_t own = live_tensor_bytes(device_) - before_;
@@ -50,14 +52,15 @@ class Trainee {
   }
 
   void step() {
-    compute_gradients(model_, attention_, optimizers_, batch_,
-                      {.device = device_, .rows = config_.batch_size});
-    optimizers_.step(1);
+    recorded_.compute_gradients(batch_);
+    recorded_.update(1);
   }
 
+  // Of a step that is launched: a recorded one has no parts.
   std::map<std::string, double> parts() {
     PartClock clock;
-    step();
+    compute_gradients(model_, attention_, optimizers_, batch_, step_);
+    optimizers_.step(1);
     return clock.stop();
   }
 
@@ -71,6 +74,8 @@ class Trainee {
   const AttentionSetup attention_;
   const Gpt model_;
   Optimizers optimizers_;
+  const StepOptions step_;
+  RecordedStep recorded_;
   const data::Batch batch_;
   int64_t peak_bytes_ = 0;
 };

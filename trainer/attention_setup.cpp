@@ -145,8 +145,12 @@ AttentionSetup describe_attention(const Config& config, at::Device device) {
 }  // namespace
 
 AttentionChoice AttentionSetup::bind(const at::Tensor& document_starts) const {
+  return bind_documents(document_starts.cumsum(1));
+}
+
+AttentionChoice AttentionSetup::bind_documents(const at::Tensor& documents) const {
   std::map<std::string, at::Tensor> named = tensors;
-  named["document"] = document_starts.cumsum(1);  // [B, T], numbered within the row
+  named["document"] = documents;
   AttentionChoice choice{.backend = backend, .spec = {.mask = flex::bind(mask, named)}};
   if (score.defined()) choice.spec.score = flex::bind(score, named);
   for (const auto& window : windows) {

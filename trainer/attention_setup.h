@@ -24,6 +24,9 @@ struct AttentionSetup {
 
   /// For rows whose documents begin where document_starts [B, T] (bool) says.
   AttentionChoice bind(const at::Tensor& document_starts) const;
+  /// For rows whose tokens are of these documents [B, T] (int64), numbered within the row. The
+  /// tensor stays part of the choice: what is written into it later counts.
+  AttentionChoice bind_documents(const at::Tensor& documents) const;
   /// From now on reads the model's parameters where tensors are learned.
   void read_from(const Gpt& model);
 };

@@ -19,9 +19,9 @@ namespace nanoflex {
 namespace {
 
 std::vector<std::string> all_flags() {
-  std::vector<std::string> flags = {"config", "set",    "print-config",
-                                    "help",   "resume", "allow-changes",
-                                    "branch", "quiet",  "json-lines"};
+  std::vector<std::string> flags = {"config",     "set",           "print-config", "help",
+                                    "resume",     "allow-changes", "branch",       "quiet",
+                                    "json-lines", "no-graph"};
   for (const Key& key : config_keys()) flags.push_back(key.flag());
   return flags;
 }
@@ -33,8 +33,8 @@ cxxopts::Options make_options() {
                                  cxxopts::value<std::string>(), "FILE")(
       "set", "any key: --set model.n_layer=2", cxxopts::value<std::vector<std::string>>(),
       "SECTION.KEY=VALUE")("print-config", "show the resolved config and stop")(
-      "quiet", "the same as --progress none")("json-lines", "the same as --progress json")(
-      "help", "show this and stop");
+      "no-graph", "the same as --graph off")("quiet", "the same as --progress none")(
+      "json-lines", "the same as --progress json")("help", "show this and stop");
   options.add_options("resume")(
       "resume", "go on with this run: id, folder, folder of a checkpoint, or auto: the last one",
       cxxopts::value<std::string>(),
@@ -94,8 +94,13 @@ void apply_flags(Config& config, const cxxopts::ParseResult& parsed) {
   if (parsed.count("quiet") && parsed.count("json-lines")) {
     throw std::invalid_argument("[train] give --quiet or --json-lines, not both");
   }
-  for (const auto& [flag, style] : {std::pair{"quiet", "none"}, {"json-lines", "json"}}) {
-    if (parsed.count(flag)) settings.push_back({&find_key("output.progress", "--set"), style});
+  struct Short {
+    const char *flag, *key, *value;
+  };
+  for (const Short& one : {Short{"quiet", "output.progress", "none"},
+                           {"json-lines", "output.progress", "json"},
+                           {"no-graph", "machine.graph", "off"}}) {
+    if (parsed.count(one.flag)) settings.push_back({&find_key(one.key, "--set"), one.value});
   }
   apply_settings(config, settings);
 }

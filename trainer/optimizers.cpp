@@ -59,13 +59,17 @@ AdamW::AdamW(std::vector<at::Tensor> parameters)
   }
 }
 
-void AdamW::step(double learning_rate) {
+template <class Rate>
+void AdamW::update(const Rate& learning_rate) {
   const at::NoGradGuard no_grad;
   for (at::Tensor& count : steps_) count += 1;
   at::_fused_adamw_(parameters_, gradients(parameters_), mean_, square_, /*max_exp_avg_sqs=*/{},
                     steps_, learning_rate, /*beta1=*/0.8, /*beta2=*/0.95, /*weight_decay=*/0.0,
                     /*eps=*/1e-10, /*amsgrad=*/false, /*maximize=*/false);
 }
+
+void AdamW::step(double learning_rate) { update(learning_rate); }
+void AdamW::step(const at::Tensor& learning_rate) { update(learning_rate); }
 
 std::vector<KeptTensor> AdamW::kept() const {
   std::vector<KeptTensor> result;
@@ -104,7 +108,8 @@ Muon::Muon(std::vector<at::Tensor> parameters) {
   }
 }
 
-void Muon::step(double learning_rate) {
+template <class Add>
+void Muon::update(const Add& add) {
   const at::NoGradGuard no_grad;
   for (Group& group : groups_) {
     const at::Tensor gradient = at::stack(gradients(group.parameters));
@@ -114,9 +119,21 @@ void Muon::step(double learning_rate) {
     const double columns = static_cast<double>(update.size(2));
     const double scale = std::sqrt(std::max(1.0, rows / columns));
     for (size_t i = 0; i < group.parameters.size(); ++i) {
-      group.parameters[i].add_(update[static_cast<int64_t>(i)], -learning_rate * scale);
+      add(group.parameters[i], update[static_cast<int64_t>(i)], scale);
     }
   }
+}
+
+void Muon::step(double learning_rate) {
+  update([&](at::Tensor& parameter, const at::Tensor& update, double scale) {
+    parameter.add_(update, -learning_rate * scale);
+  });
+}
+
+void Muon::step(const at::Tensor& learning_rate) {
+  update([&](at::Tensor& parameter, const at::Tensor& update, double scale) {
+    parameter.addcmul_(update, learning_rate, -scale);
+  });
 }
 
 std::vector<KeptTensor> Muon::kept() const {
@@ -138,16 +155,31 @@ Optimizers::Optimizers(const Gpt& model, const LearningRates& rates)
   const double width_scale = 1 / std::sqrt(static_cast<double>(model.options().n_embd) / 768);
   rates_.embedding *= width_scale;
   rates_.unembedding *= width_scale;
+  const at::Tensor& first = parameters_.front();
+  if (first.is_cuda()) multiplier_on_gpu_ = at::ones({}, first.options().requires_grad(false));
   for (const Parameter& parameter : model.parameters()) {
     names_[parameter.value.unsafeGetTensorImpl()] = parameter.name;
   }
 }
 
 void Optimizers::step(double multiplier) {
+  set_multiplier(multiplier);
+  update();
+}
+
+void Optimizers::set_multiplier(double multiplier) {
+  multiplier_ = multiplier;
+  if (multiplier_on_gpu_.defined()) multiplier_on_gpu_.fill_(multiplier);
+}
+
+void Optimizers::update() {
   RECORD_USER_SCOPE(kOptimizerScope);
-  embedding_.step(rates_.embedding * multiplier);
-  unembedding_.step(rates_.unembedding * multiplier);
-  matrices_.step(rates_.matrix * multiplier);
+  const auto step_all = [&](const auto& multiplier) {
+    embedding_.step(rates_.embedding * multiplier);
+    unembedding_.step(rates_.unembedding * multiplier);
+    matrices_.step(rates_.matrix * multiplier);
+  };
+  multiplier_on_gpu_.defined() ? step_all(multiplier_on_gpu_) : step_all(multiplier_);
 }
 
 void Optimizers::zero_gradients() {

@@ -25,9 +25,14 @@ class AdamW {
   explicit AdamW(std::vector<at::Tensor> parameters);
   /// Updates the parameters in place from their gradients.
   void step(double learning_rate);
+  /// The same with a rate that is read, an fp32 scalar on their device, when the update runs there.
+  void step(const at::Tensor& learning_rate);
   std::vector<KeptTensor> kept() const;
 
  private:
+  template <class Rate>
+  void update(const Rate& learning_rate);
+
   std::vector<at::Tensor> parameters_, mean_, square_, steps_;
 };
 
@@ -37,9 +42,14 @@ class Muon {
  public:
   explicit Muon(std::vector<at::Tensor> parameters);
   void step(double learning_rate);
+  void step(const at::Tensor& learning_rate);  ///< as AdamW's
   std::vector<KeptTensor> kept() const;
 
  private:
+  // add(parameter, update, scale): parameter -= learning rate * scale * update.
+  template <class Add>
+  void update(const Add& add);
+
   struct Group {  // matrices of one shape, which are updated as one batch
     std::vector<at::Tensor> parameters;
     at::Tensor momentum;  // [matrices, rows, columns]
@@ -62,6 +72,10 @@ class Optimizers {
   Optimizers(const Gpt& model, const LearningRates& rates);
   /// One update with every rate times `multiplier`.
   void step(double multiplier);
+  /// Its two halves. On a GPU, update() reads the multiplier from the GPU's memory, so that one
+  /// that is recorded and replayed (recorded_step.h) follows what set_multiplier() says.
+  void set_multiplier(double multiplier);
+  void update();
   void zero_gradients();
   /// The Euclidean norm of all gradients; they are scaled down to `largest` when above (0: never).
   at::Tensor clip_gradients(double largest);
@@ -77,6 +91,8 @@ class Optimizers {
   std::map<const void*, std::string> names_;  // of the parameters
   std::vector<at::Tensor> parameters_;
   LearningRates rates_;
+  double multiplier_ = 1;
+  at::Tensor multiplier_on_gpu_;  // fp32 scalar; undefined on a CPU
   AdamW embedding_, unembedding_;
   Muon matrices_;
 };

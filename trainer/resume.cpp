@@ -17,9 +17,9 @@ namespace fs = std::filesystem;
 using nlohmann::json;
 
 // What may change between the parts of a run: where it ends and what it tells.
-constexpr const char* kSafe[] = {"target_flops", "max_steps",    "max_seconds",
-                                 "val_interval", "log_interval", "checkpoint_interval",
-                                 "progress",     "run_id",       "runs_dir"};
+constexpr const char* kSafe[] = {
+    "target_flops",        "max_steps", "max_seconds", "val_interval", "log_interval",
+    "checkpoint_interval", "progress",  "run_id",      "runs_dir",     "graph"};
 
 [[noreturn]] void refuse(const std::string& what) {
   throw std::invalid_argument("[resume] " + what);

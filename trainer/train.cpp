@@ -3,6 +3,7 @@
 #include <ATen/Context.h>
 #include <ATen/core/grad_mode.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <sstream>
@@ -25,9 +26,9 @@
 #include "trainer/profiled_steps.h"
 #include "trainer/progress.h"
 #include "trainer/random_state.h"
+#include "trainer/recorded_step.h"
 #include "trainer/run_folder.h"
 #include "trainer/run_pictures.h"
-#include "trainer/step.h"
 #include "trainer/summary.h"
 #include "trainer/written_sample.h"
 
@@ -69,6 +70,7 @@ class Run {
                     {.matrix = config_.matrix_lr.value_or(config_.learning_rate),
                      .embedding = config_.embedding_lr.value_or(config_.learning_rate),
                      .unembedding = config_.unembedding_lr.value_or(config_.learning_rate)}),
+        recorded_(model_, attention_, optimizers_, step_options()),
         profiled_(config_, budget_, device_, dtype_),
         folder_(open_folder(from)),
         resolved_(fill_in(config_, choices())) {
@@ -103,6 +105,17 @@ class Run {
  private:
   Choices choices() const {
     return {.device = device_, .dtype = dtype_, .attention = attention_, .threads = threads_};
+  }
+
+  // A profile is of launches: recording waits for it.
+  RecordedStepOptions step_options() const {
+    const int64_t profiled = config_.profile > 0 ? config_.warmup_steps + config_.profile : 0;
+    return {.step = {.device = device_,
+                     .rows = config_.device_batch_size.value_or(config_.batch_size),
+                     .grad_clip = config_.grad_clip,
+                     .z_loss = config_.z_loss},
+            .graph = config_.graph == "on",
+            .launched = std::max<int64_t>(3, profiled)};
   }
 
   // Takes everything over from the checkpoint before the first change on disk.
@@ -173,16 +186,13 @@ class Run {
       const auto row = batch.document_starts.sum(1).argmax().item<int64_t>();
       document_starts_ = batch.document_starts.narrow(0, row, 1).clone();
     }
-    const auto [loss, grad_norm] = compute_gradients(model_, attention_, optimizers_, batch,
-                                                     {.device = device_,
-                                                      .rows = *resolved_.device_batch_size,
-                                                      .grad_clip = config_.grad_clip,
-                                                      .z_loss = config_.z_loss});
+    const auto [loss, grad_norm] = recorded_.compute_gradients(batch);
+    if (const std::string news = recorded_.take_news(); !news.empty()) progress_.say(news);
     if (!std::isfinite(loss) || !std::isfinite(grad_norm)) stop_not_finite(step, loss, grad_norm);
     // Written once the weights have given a finite loss, so that the last checkpoint is a good one.
     if (due) save(*due);
     const double multiplier = learning_rate_multiplier(config_, step, budget_.steps);
-    optimizers_.step(multiplier);
+    recorded_.update(multiplier);
     synchronize(device_);
 
     StepMetrics metrics{.step = step, .loss = loss, .grad_norm = grad_norm};
@@ -326,6 +336,7 @@ class Run {
   data::Dataset dataset_;
   data::Loader loader_;
   Optimizers optimizers_;
+  RecordedStep recorded_;
   ProfiledSteps profiled_;
   std::optional<data::Batch> profiled_batch_;
   at::Tensor document_starts_;  // [1, T], of the row with most documents of its first batch

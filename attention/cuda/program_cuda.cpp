@@ -31,8 +31,7 @@ class DeviceKinds {
 };
 
 at::Tensor kinds_of(const FusedOptions& options, at::Device device) {
-  static DeviceKinds kinds;
-  return options.blocks ? kinds.get(options.blocks, device) : at::Tensor();
+  return options.blocks ? device_kinds(options.blocks, device) : at::Tensor();
 }
 
 BlockKinds blocks_of(const FusedOptions& options, const at::Tensor& kinds) {
@@ -46,6 +45,11 @@ BlockKinds blocks_of(const FusedOptions& options, const at::Tensor& kinds) {
 }
 
 }  // namespace
+
+at::Tensor device_kinds(const std::shared_ptr<const flex::BlockMask>& mask, at::Device device) {
+  static DeviceKinds kinds;
+  return kinds.get(mask, device);
+}
 
 Program::Program(const FusedOptions& options, at::Device device)
     : kinds_(kinds_of(options, device)),

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -7,6 +8,10 @@
 #include "attention/fused.h"
 
 namespace nanoflex::cuda {
+
+/// The kinds of a block mask in a device's memory, which kernels there read: the same tensor as
+/// long as the mask is one of the last few that were asked for.
+at::Tensor device_kinds(const std::shared_ptr<const flex::BlockMask>& mask, at::Device device);
 
 /// The program of one call, with the device memory that its arguments point to. It must live until
 /// the kernels have been launched.

@@ -69,6 +69,25 @@ TEST(Muon, FollowsItsEquations) {
   EXPECT_TRUE((parameter - truth).norm().item<double>() < 0.03 * moved);
 }
 
+// As a recorded step's updates read it.
+TEST(Optimizers, ARateInMemoryIsTheSameRate) {
+  at::manual_seed(4);
+  const at::Tensor start = at::randn({24, 8}), rate = at::zeros({});
+  const at::Tensor by_number = start.clone(), by_memory = start.clone();
+  const auto agree = [&](auto&& number, auto&& memory) {
+    for (const double value : {0.1, 0.02}) {
+      at::Tensor(by_number).mutable_grad() = at::randn({24, 8});
+      at::Tensor(by_memory).mutable_grad() = by_number.grad().clone();
+      number.step(value);
+      rate.fill_(value);
+      memory.step(rate);
+    }
+    return (by_number - by_memory).abs().max().item<double>() <= 1e-6;
+  };
+  EXPECT_TRUE(agree(AdamW({by_number}), AdamW({by_memory})));
+  EXPECT_TRUE(agree(Muon({by_number}), Muon({by_memory})));
+}
+
 TEST(Optimizers, ClippingScalesToTheLargestNorm) {
   const Gpt model(
       {.n_layer = 1, .n_head = 1, .n_kv_head = 1, .n_embd = 8, .sequence_len = 4, .vocab_size = 16},
