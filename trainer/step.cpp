@@ -1,5 +1,7 @@
 #include "trainer/step.h"
 
+#include <ATen/TensorOperators.h>
+
 #include <algorithm>
 
 namespace nanoflex {
