@@ -53,8 +53,9 @@ Gpt::Gpt(const GptOptions& options, uint64_t seed, at::Device device, at::Scalar
       rotary_(options.sequence_len, options.head_dim(), device) {
   const at::Generator generator = at::make_generator<at::CPUGeneratorImpl>(seed);
   const auto add = [&](const std::string& name, Role role, const at::Tensor& value) {
-    parameters_.push_back({name, role, value.to(device).requires_grad_()});
-    return parameters_.back().value;
+    const at::Tensor master = value.to(device).contiguous().requires_grad_();
+    parameters_.push_back({name, role, master, master});
+    return parameters_.back().weight;
   };
   const auto random = [&](const std::string& name, int64_t fan_out, int64_t fan_in) {
     return add(name, Role::kMatrix, random_matrix(fan_out, fan_in, generator));
@@ -117,7 +118,7 @@ at::Tensor Gpt::hidden(const at::Tensor& tokens, const AttentionChoice& attentio
     reject("the model reads at most sequence_len " + std::to_string(options_.sequence_len) +
            " tokens, " + std::to_string(end) + " were given");
   }
-  at::Tensor x = rms_norm(at::embedding(embedding_, tokens).to(activations_));
+  at::Tensor x = rms_norm(at::embedding(embedding_.value(), tokens).to(activations_));
   for (int64_t layer = 0; layer < options_.n_layer; ++layer) {
     const Block& block = blocks_[layer];
     x = x + attend_layer(block, rms_norm(x), layer, attention, cache);

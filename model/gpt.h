@@ -7,6 +7,7 @@
 
 #include "attention/attention.h"
 #include "model/cache.h"
+#include "model/cast_weight.h"
 #include "model/head.h"
 #include "model/layers.h"
 
@@ -39,7 +40,8 @@ enum class Role { kEmbedding, kMatrix, kUnembedding };
 struct Parameter {
   std::string name;  ///< nanochat's name, e.g. transformer.h.0.attn.c_q.weight
   Role role;
-  at::Tensor value;  ///< fp32 master weight
+  at::Tensor value;   ///< fp32 master weight
+  CastWeight weight;  ///< it again, with its copy in the activations' dtype
 };
 
 /// What runs inside every attention layer.
@@ -84,7 +86,7 @@ class Gpt {
 
  private:
   struct Block {
-    at::Tensor c_q, c_k, c_v, attn_proj, c_fc, mlp_proj;
+    CastWeight c_q, c_k, c_v, attn_proj, c_fc, mlp_proj;
   };
 
   at::Tensor attend_layer(const Block& block, const at::Tensor& x, int64_t layer,
@@ -94,7 +96,7 @@ class Gpt {
   at::ScalarType activations_;
   Rotary rotary_;
   std::vector<Parameter> parameters_;
-  at::Tensor embedding_, head_;
+  CastWeight embedding_, head_;
   std::vector<Block> blocks_;
 };
 

@@ -37,8 +37,8 @@ void check_targets(const at::Tensor& targets, int64_t vocabulary) {
 HeadResult by_kernels(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& targets,
                       const HeadOptions& options) {
   check_targets(targets, weight.size(0));
-  return head_cpu(x.contiguous(), weight.to(x.scalar_type()).contiguous(), targets.contiguous(),
-                  options, cpu::chosen_model_kernels());
+  return head_cpu(x.contiguous(), weight.contiguous(), targets.contiguous(), options,
+                  cpu::chosen_model_kernels());
 }
 
 // tanh(x weight^T / softcap), [rows, V]: the logits without their factor `softcap`.
@@ -51,10 +51,10 @@ at::Tensor capped(const at::Tensor& x, const at::Tensor& weight) {
 class PlainHead {
  public:
   PlainHead(const at::Tensor& x, const at::Tensor& weight, const HeadOptions& options)
-      : x_(x), weight_(weight.to(x.scalar_type())), options_(options) {
+      : x_(x), weight_(weight), options_(options) {
     if (!options.gradients) return;
     result_.dx = at::empty_like(x);
-    result_.dweight = at::zeros_like(weight);
+    result_.dweight = at::zeros_like(weight, weight.options().dtype(accumulation_type(x)));
   }
 
   HeadResult run(const at::Tensor& targets) {
@@ -103,6 +103,7 @@ class PlainHead {
   HeadResult result_;
 };
 
+// x and weight: of one dtype.
 HeadResult run_head(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& targets,
                     const HeadOptions& options) {
   if (cpu::has_model_kernels(x)) return by_kernels(x, weight, targets, options);
@@ -125,11 +126,13 @@ at::Tensor take(AutogradContext* context, const std::string& name) {
 }
 
 struct HeadLoss : torch::autograd::Function<HeadLoss> {
-  static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& weight,
+  // `copy` is `weight`, which the gradient is of, in x's dtype.
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& x,
+                            const at::Tensor& /*weight*/, const at::Tensor& copy,
                             const at::Tensor& targets, const HeadLossOptions& options,
                             bool gradients) {
     const auto count = static_cast<double>(options.count);
-    const HeadResult result = run_head(x, weight, targets,
+    const HeadResult result = run_head(x, copy, targets,
                                        {.softcap = kLogitSoftcap,
                                         .factor = 1 / count,
                                         .z_loss = options.z_loss,
@@ -145,29 +148,32 @@ struct HeadLoss : torch::autograd::Function<HeadLoss> {
     // On a GPU, asking would wait for it.
     const bool is_one = upstream.is_cpu() && upstream.item<double>() == 1;
     if (!is_one) dx.mul_(upstream), dweight.mul_(upstream);
-    return {dx, dweight, {}, {}, {}};
+    return {dx, dweight, {}, {}, {}, {}};
   }
 };
 
 }  // namespace
 
-at::Tensor head_logits(const at::Tensor& x, const at::Tensor& weight) {
-  return capped(x, weight.to(x.scalar_type())) * kLogitSoftcap;
+at::Tensor head_logits(const at::Tensor& x, const CastWeight& weight) {
+  return capped(x, weight.in(x.scalar_type())) * kLogitSoftcap;
 }
 
-at::Tensor head_token_losses(const at::Tensor& x, const at::Tensor& weight,
+at::Tensor head_token_losses(const at::Tensor& x, const CastWeight& weight,
                              const at::Tensor& targets) {
   const at::NoGradGuard no_grad;
   RECORD_USER_SCOPE(kHeadScope);
-  return run_head(x, weight, targets, {.softcap = kLogitSoftcap, .gradients = false}).losses;
+  return run_head(x, weight.copy_in(x.scalar_type()), targets,
+                  {.softcap = kLogitSoftcap, .gradients = false})
+      .losses;
 }
 
-at::Tensor head_loss(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& targets,
+at::Tensor head_loss(const at::Tensor& x, const CastWeight& weight, const at::Tensor& targets,
                      const HeadLossOptions& options) {
   RECORD_USER_SCOPE(kHeadScope);
   const bool gradients =
-      at::GradMode::is_enabled() && (x.requires_grad() || weight.requires_grad());
-  return HeadLoss::apply(x, weight, targets, options, gradients);
+      at::GradMode::is_enabled() && (x.requires_grad() || weight.value().requires_grad());
+  return HeadLoss::apply(x, weight.value(), weight.copy_in(x.scalar_type()), targets, options,
+                         gradients);
 }
 
 at::Tensor head_loss_reference(const at::Tensor& x, const at::Tensor& weight,

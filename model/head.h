@@ -2,6 +2,8 @@
 
 #include <ATen/Functions.h>
 
+#include "model/cast_weight.h"
+
 namespace nanoflex {
 
 inline constexpr double kLogitSoftcap = 15;
@@ -9,12 +11,12 @@ inline constexpr char kHeadScope[] = "nanoflex::head";  ///< of at::RecordFuncti
 
 /// The head's logits: softcap * tanh(x weight^T / softcap), fp32 (fp64 for fp64 inputs).
 /// x: [N, C]; weight: [V, C]; result: [N, V].
-at::Tensor head_logits(const at::Tensor& x, const at::Tensor& weight);
+at::Tensor head_logits(const at::Tensor& x, const CastWeight& weight);
 
 /// Cross-entropy of each row in nats, [N] fp32, 0 where the target is -1; not differentiable.
 /// targets: [N] int64; others than -1 and tokens below V are refused on a CPU, and give NaN on a
 /// GPU, which nothing waits for. Logits exist for a chunk of rows at a time only.
-at::Tensor head_token_losses(const at::Tensor& x, const at::Tensor& weight,
+at::Tensor head_token_losses(const at::Tensor& x, const CastWeight& weight,
                              const at::Tensor& targets);
 
 struct HeadLossOptions {
@@ -27,7 +29,7 @@ struct HeadLossOptions {
 /// The sum of those losses divided by `count`, a scalar, differentiable in x and weight, once. The
 /// gradient is taken while a chunk's logits are at hand, so nothing of size N x V is ever kept and
 /// nothing is computed twice.
-at::Tensor head_loss(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& targets,
+at::Tensor head_loss(const at::Tensor& x, const CastWeight& weight, const at::Tensor& targets,
                      const HeadLossOptions& options);
 
 /// The definition of head_loss in plain differentiable tensors; holds all N x V logits.

@@ -50,8 +50,8 @@ at::Tensor rms_norm(const at::Tensor& x) {
   return cpu::has_model_kernels(x) ? FusedNorm::apply(x, Rotation()) : rms_norm_reference(x);
 }
 
-at::Tensor project(const at::Tensor& x, const at::Tensor& weight) {
-  return at::linear(x, weight.to(x.scalar_type()));
+at::Tensor project(const at::Tensor& x, const CastWeight& weight) {
+  return at::linear(x, weight.in(x.scalar_type()));
 }
 
 at::Tensor relu_squared_reference(const at::Tensor& x) { return x.relu().square(); }

@@ -2,6 +2,8 @@
 
 #include <ATen/Functions.h>
 
+#include "model/cast_weight.h"
+
 namespace nanoflex {
 
 /// Root-mean-square normalisation over the last dimension, without weights (Zhang and Sennrich
@@ -11,7 +13,7 @@ namespace nanoflex {
 at::Tensor rms_norm(const at::Tensor& x);
 
 /// x [..., in] times weight [out, in], transposed; the weight is used in x's dtype.
-at::Tensor project(const at::Tensor& x, const at::Tensor& weight);
+at::Tensor project(const at::Tensor& x, const CastWeight& weight);
 
 /// The MLP's non-linearity: max(x, 0)^2 (So et al. 2021, "Primer").
 at::Tensor relu_squared(const at::Tensor& x);

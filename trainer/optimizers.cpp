@@ -67,6 +67,8 @@ void AdamW::update(const Rate& learning_rate) {
   at::_fused_adamw_(parameters_, gradients(parameters_), mean_, square_, /*max_exp_avg_sqs=*/{},
                     steps_, learning_rate, /*beta1=*/0.8, /*beta2=*/0.95, /*weight_decay=*/0.0,
                     /*eps=*/1e-10, /*amsgrad=*/false, /*maximize=*/false);
+  // Which LibTorch does not count as a change of the parameters.
+  for (const at::Tensor& parameter : parameters_) parameter.unsafeGetTensorImpl()->bump_version();
 }
 
 void AdamW::step(double learning_rate) { update(learning_rate); }
