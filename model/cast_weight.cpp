@@ -58,4 +58,12 @@ void CastWeight::written() const {
   if (copy_->tensor.scalar_type() == at::kBFloat16) copy_->version = value_._version();
 }
 
+void CastWeight::renew_copy() const {
+  const at::NoGradGuard no_grad;
+  value_.unsafeGetTensorImpl()->bump_version();
+  if (!copy_->tensor.defined()) return;
+  copy_->tensor.copy_(value_);
+  copy_->version = value_._version();
+}
+
 }  // namespace nanoflex

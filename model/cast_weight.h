@@ -25,6 +25,9 @@ class CastWeight {
   /// copy where one is in use, else undefined.
   at::Tensor bfloat16_copy() const;
   void written() const;
+  /// For who writes value() in ways that LibTorch does not count, or records what it does to replay
+  /// it (trainer/recorded_step.h): what casts anew is then part of it.
+  void renew_copy() const;
 
  private:
   struct Copy {

@@ -12,19 +12,22 @@
 #include <sstream>
 #include <stdexcept>
 
+#include "model/cpu/dispatch.h"
 #include "trainer/machine.h"
+#include "trainer/updates_cpu.h"
 
 namespace nanoflex {
 namespace {
 
-constexpr double kMomentum = 0.95;
+constexpr double kMeanDecay = 0.8, kSquareDecay = 0.95, kEpsilon = 1e-10;  // of AdamW
+constexpr double kMomentum = 0.95;                                         // of Muon
 constexpr int kNewtonSchulzSteps = 5;
 
-std::vector<at::Tensor> values(const Gpt& model, std::initializer_list<Role> roles) {
-  std::vector<at::Tensor> result;
+std::vector<CastWeight> weights_of(const Gpt& model, std::initializer_list<Role> roles) {
+  std::vector<CastWeight> result;
   for (const Parameter& parameter : model.parameters()) {
     if (std::find(roles.begin(), roles.end(), parameter.role) != roles.end()) {
-      result.push_back(parameter.value);
+      result.push_back(parameter.weight);
     }
   }
   return result;
@@ -37,49 +40,80 @@ at::Tensor bf16_products(const at::Tensor& a, const at::Tensor& b) {
   return at::bmm(a.to(at::kFloat), b.to(at::kFloat)).to(at::kBFloat16);
 }
 
-std::vector<at::Tensor> zeros_like(const std::vector<at::Tensor>& tensors) {
+std::vector<at::Tensor> values(const std::vector<CastWeight>& weights) {
   std::vector<at::Tensor> result;
-  for (const at::Tensor& tensor : tensors) result.push_back(at::zeros_like(tensor.detach()));
+  for (const CastWeight& weight : weights) result.push_back(weight.value());
   return result;
 }
 
-std::vector<at::Tensor> gradients(const std::vector<at::Tensor>& parameters) {
+std::vector<at::Tensor> zeros_like(const std::vector<CastWeight>& weights) {
   std::vector<at::Tensor> result;
-  for (const at::Tensor& parameter : parameters) result.push_back(parameter.grad());
+  for (const at::Tensor& value : values(weights)) result.push_back(at::zeros_like(value.detach()));
   return result;
+}
+
+// Rows of sparse ones stand in order and once each from here on.
+std::vector<at::Tensor> gradients(const std::vector<CastWeight>& weights) {
+  std::vector<at::Tensor> result;
+  for (at::Tensor value : values(weights)) {
+    at::Tensor& gradient = value.mutable_grad();
+    if (gradient.is_sparse()) gradient = gradient.coalesce();
+    result.push_back(gradient);
+  }
+  return result;
+}
+
+cpu::AdamWFactors adamw_factors(double learning_rate, double steps) {
+  return {.mean_weight = static_cast<float>(1 - kMeanDecay),
+          .square_decay = static_cast<float>(kSquareDecay),
+          .square_weight = static_cast<float>(1 - kSquareDecay),
+          .rate = static_cast<float>(learning_rate / (1 - std::pow(kMeanDecay, steps))),
+          .root_scale = static_cast<float>(1 / std::sqrt(1 - std::pow(kSquareDecay, steps))),
+          .epsilon = static_cast<float>(kEpsilon)};
 }
 
 }  // namespace
 
-AdamW::AdamW(std::vector<at::Tensor> parameters)
-    : parameters_(std::move(parameters)),
-      mean_(zeros_like(parameters_)),
-      square_(zeros_like(parameters_)) {
-  for (const at::Tensor& parameter : parameters_) {
-    steps_.push_back(at::zeros({}, parameter.options().dtype(at::kFloat)));
+AdamW::AdamW(std::vector<CastWeight> weights)
+    : weights_(std::move(weights)), mean_(zeros_like(weights_)), square_(zeros_like(weights_)) {
+  for (const CastWeight& weight : weights_) {
+    steps_.push_back(at::zeros({}, weight.value().options().dtype(at::kFloat)));
   }
 }
 
-template <class Rate>
-void AdamW::update(const Rate& learning_rate) {
+void AdamW::step(double learning_rate) {
   const at::NoGradGuard no_grad;
-  for (at::Tensor& count : steps_) count += 1;
-  at::_fused_adamw_(parameters_, gradients(parameters_), mean_, square_, /*max_exp_avg_sqs=*/{},
-                    steps_, learning_rate, /*beta1=*/0.8, /*beta2=*/0.95, /*weight_decay=*/0.0,
-                    /*eps=*/1e-10, /*amsgrad=*/false, /*maximize=*/false);
-  // Which LibTorch does not count as a change of the parameters.
-  for (const at::Tensor& parameter : parameters_) parameter.unsafeGetTensorImpl()->bump_version();
+  if (!steps_.front().is_cpu()) return step(at::full({}, learning_rate, steps_.front().options()));
+  const std::vector<at::Tensor> gradient = gradients(weights_);
+  std::vector<AdamWTensor> tensors;
+  for (size_t i = 0; i < weights_.size(); ++i) {
+    steps_[i] += 1;
+    tensors.push_back({.value = weights_[i].value(),
+                       .mean = mean_[i],
+                       .square = square_[i],
+                       .gradient = gradient[i],
+                       .copy = weights_[i].bfloat16_copy(),
+                       .factors = adamw_factors(learning_rate, steps_[i].item<double>())});
+  }
+  adamw_cpu(tensors, cpu::chosen_model_kernels());
+  for (const CastWeight& weight : weights_) weight.written();
 }
 
-void AdamW::step(double learning_rate) { update(learning_rate); }
-void AdamW::step(const at::Tensor& learning_rate) { update(learning_rate); }
+void AdamW::step(const at::Tensor& learning_rate) {
+  const at::NoGradGuard no_grad;
+  for (at::Tensor& count : steps_) count += 1;
+  at::_fused_adamw_(values(weights_), gradients(weights_), mean_, square_, /*max_exp_avg_sqs=*/{},
+                    steps_, learning_rate, kMeanDecay, kSquareDecay, /*weight_decay=*/0.0, kEpsilon,
+                    /*amsgrad=*/false, /*maximize=*/false);
+  for (const CastWeight& weight : weights_) weight.renew_copy();
+}
 
 std::vector<KeptTensor> AdamW::kept() const {
   std::vector<KeptTensor> result;
-  for (size_t i = 0; i < parameters_.size(); ++i) {
-    result.push_back({parameters_[i], "mean", mean_[i]});
-    result.push_back({parameters_[i], "square", square_[i]});
-    result.push_back({parameters_[i], "steps", steps_[i]});
+  for (size_t i = 0; i < weights_.size(); ++i) {
+    result.push_back({weights_[i].value(), "mean", mean_[i]});
+    result.push_back({weights_[i].value(), "square", square_[i]});
+    result.push_back({weights_[i].value(), "steps", steps_[i]});
   }
   return result;
 }
@@ -98,63 +132,70 @@ at::Tensor orthogonalize(const at::Tensor& g) {
   return tall ? x.transpose(1, 2) : x;
 }
 
-Muon::Muon(std::vector<at::Tensor> parameters) {
-  std::map<std::vector<int64_t>, std::vector<at::Tensor>> by_shape;
-  for (const at::Tensor& parameter : parameters) {
-    by_shape[parameter.sizes().vec()].push_back(parameter);
-  }
+Muon::Muon(const std::vector<CastWeight>& weights) {
+  std::map<std::vector<int64_t>, std::vector<CastWeight>> by_shape;
+  for (const CastWeight& weight : weights) by_shape[weight.value().sizes().vec()].push_back(weight);
   for (auto& [shape, members] : by_shape) {
-    const at::Tensor first = members.front().detach();
+    const at::Tensor first = members.front().value().detach();
     const auto count = static_cast<int64_t>(members.size());
     groups_.push_back(
         {std::move(members), at::zeros({count, shape[0], shape[1]}, first.options())});
   }
 }
 
-template <class Add>
-void Muon::update(const Add& add) {
+void Muon::step(double learning_rate) {
   const at::NoGradGuard no_grad;
-  for (Group& group : groups_) {
-    const at::Tensor gradient = at::stack(gradients(group.parameters));
-    group.momentum.lerp_(gradient, 1 - kMomentum);
-    const at::Tensor update = orthogonalize(gradient.lerp(group.momentum, kMomentum));
-    const double rows = static_cast<double>(update.size(1));
-    const double columns = static_cast<double>(update.size(2));
-    const double scale = std::sqrt(std::max(1.0, rows / columns));
-    for (size_t i = 0; i < group.parameters.size(); ++i) {
-      add(group.parameters[i], update[static_cast<int64_t>(i)], scale);
+  for (const Group& group : groups_) {
+    if (!group.momentum.is_cpu()) {
+      update(group, at::full({}, learning_rate, group.momentum.options()));
+      continue;
     }
+    const cpu::ModelKernelSet& kernels = cpu::chosen_model_kernels();
+    const at::Tensor direction =
+        take_momentum_cpu(group.momentum, gradients(group.weights), 1 - kMomentum, kernels);
+    move_cpu(group.weights, orthogonalize(direction), learning_rate * scale_of(group), kernels);
   }
 }
 
-void Muon::step(double learning_rate) {
-  update([&](at::Tensor& parameter, const at::Tensor& update, double scale) {
-    parameter.add_(update, -learning_rate * scale);
-  });
+void Muon::step(const at::Tensor& learning_rate) {
+  const at::NoGradGuard no_grad;
+  for (const Group& group : groups_) update(group, learning_rate);
 }
 
-void Muon::step(const at::Tensor& learning_rate) {
-  update([&](at::Tensor& parameter, const at::Tensor& update, double scale) {
-    parameter.addcmul_(update, learning_rate, -scale);
-  });
+void Muon::update(const Group& group, const at::Tensor& learning_rate) {
+  const at::Tensor gradient = at::stack(gradients(group.weights));
+  group.momentum.lerp_(gradient, 1 - kMomentum);
+  const at::Tensor direction = orthogonalize(gradient.lerp(group.momentum, kMomentum));
+  for (size_t i = 0; i < group.weights.size(); ++i) {
+    at::Tensor value = group.weights[i].value();
+    value.addcmul_(direction[static_cast<int64_t>(i)], learning_rate, -scale_of(group));
+    group.weights[i].renew_copy();
+  }
+}
+
+double Muon::scale_of(const Group& group) {
+  const auto rows = static_cast<double>(group.momentum.size(1));
+  const auto columns = static_cast<double>(group.momentum.size(2));
+  return std::sqrt(std::max(1.0, rows / columns));
 }
 
 std::vector<KeptTensor> Muon::kept() const {
   std::vector<KeptTensor> result;
   for (const Group& group : groups_) {
-    for (size_t i = 0; i < group.parameters.size(); ++i) {
-      result.push_back({group.parameters[i], "momentum", group.momentum[static_cast<int64_t>(i)]});
+    for (size_t i = 0; i < group.weights.size(); ++i) {
+      result.push_back(
+          {group.weights[i].value(), "momentum", group.momentum[static_cast<int64_t>(i)]});
     }
   }
   return result;
 }
 
 Optimizers::Optimizers(const Gpt& model, const LearningRates& rates)
-    : parameters_(values(model, {Role::kEmbedding, Role::kMatrix, Role::kUnembedding})),
+    : weights_(weights_of(model, {Role::kEmbedding, Role::kMatrix, Role::kUnembedding})),
       rates_(rates),
-      embedding_(values(model, {Role::kEmbedding})),
-      unembedding_(values(model, {Role::kUnembedding})),
-      matrices_(values(model, {Role::kMatrix})) {
+      embedding_(weights_of(model, {Role::kEmbedding})),
+      unembedding_(weights_of(model, {Role::kUnembedding})),
+      matrices_(weights_of(model, {Role::kMatrix})) {
   const double width_scale = 1 / std::sqrt(static_cast<double>(model.options().n_embd) / 768);
   rates_.embedding *= width_scale;
   rates_.unembedding *= width_scale;
@@ -186,13 +227,16 @@ void Optimizers::update() {
 }
 
 void Optimizers::zero_gradients() {
-  for (at::Tensor& parameter : parameters_) parameter.mutable_grad().reset();
+  for (const at::Tensor& value : values(weights_)) value.mutable_grad().reset();
 }
 
 at::Tensor Optimizers::clip_gradients(double largest) {
   RECORD_USER_SCOPE(kOptimizerScope);
   const at::NoGradGuard no_grad;
-  const std::vector<at::Tensor> all = gradients(parameters_);
+  std::vector<at::Tensor> all = gradients(weights_);
+  for (at::Tensor& gradient : all) {
+    if (gradient.is_sparse()) gradient = gradient._values();  // the rest of it is zero
+  }
   const at::Tensor norm = at::stack(at::_foreach_norm(all)).norm();
   if (largest > 0) {
     const at::Tensor factor = (largest / (norm + 1e-6)).clamp_max(1);

@@ -19,41 +19,39 @@ struct KeptTensor {
   at::Tensor value;
 };
 
-/// AdamW (Loshchilov and Hutter 2019) without weight decay, betas 0.8 and 0.95, epsilon 1e-10.
+/// AdamW (Loshchilov and Hutter 2019) without weight decay, betas 0.8 and 0.95, epsilon 1e-10. On a
+/// CPU gradients may be sparse: rows that have one.
 class AdamW {
  public:
-  explicit AdamW(std::vector<at::Tensor> parameters);
-  /// Updates the parameters in place from their gradients.
+  explicit AdamW(std::vector<CastWeight> weights);
+  /// Updates the weights in place from their gradients.
   void step(double learning_rate);
   /// The same with a rate that is read, an fp32 scalar on their device, when the update runs there.
   void step(const at::Tensor& learning_rate);
   std::vector<KeptTensor> kept() const;
 
  private:
-  template <class Rate>
-  void update(const Rate& learning_rate);
-
-  std::vector<at::Tensor> parameters_, mean_, square_, steps_;
+  std::vector<CastWeight> weights_;
+  std::vector<at::Tensor> mean_, square_, steps_;
 };
 
 /// Muon (Jordan et al. 2024): Nesterov momentum 0.95, made orthogonal by five Newton-Schulz steps
 /// in bf16, scaled by sqrt(max(1, rows / columns)).
 class Muon {
  public:
-  explicit Muon(std::vector<at::Tensor> parameters);
+  explicit Muon(const std::vector<CastWeight>& weights);
   void step(double learning_rate);
   void step(const at::Tensor& learning_rate);  ///< as AdamW's
   std::vector<KeptTensor> kept() const;
 
  private:
-  // add(parameter, update, scale): parameter -= learning rate * scale * update.
-  template <class Add>
-  void update(const Add& add);
-
   struct Group {  // matrices of one shape, which are updated as one batch
-    std::vector<at::Tensor> parameters;
+    std::vector<CastWeight> weights;
     at::Tensor momentum;  // [matrices, rows, columns]
   };
+  static void update(const Group& group, const at::Tensor& learning_rate);
+  static double scale_of(const Group& group);
+
   std::vector<Group> groups_;
 };
 
@@ -89,7 +87,7 @@ class Optimizers {
 
  private:
   std::map<const void*, std::string> names_;  // of the parameters
-  std::vector<at::Tensor> parameters_;
+  std::vector<CastWeight> weights_;
   LearningRates rates_;
   double multiplier_ = 1;
   at::Tensor multiplier_on_gpu_;  // fp32 scalar; undefined on a CPU

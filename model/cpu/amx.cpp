@@ -6,8 +6,7 @@
 namespace nanoflex::cpu {
 
 ModelKernelSet amx_model_kernels() {
-  return {"amx", model_kernels_of<Avx512Math, float>(),
-          model_kernels_of<AmxMath<NativeTiles>, uint16_t>()};
+  return model_kernel_set<Avx512Math, AmxMath<NativeTiles>>("amx");
 }
 
 }  // namespace nanoflex::cpu

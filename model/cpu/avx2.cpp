@@ -2,8 +2,6 @@
 
 namespace nanoflex::cpu {
 
-ModelKernelSet avx2_model_kernels() {
-  return {"avx2", model_kernels_of<Avx2Math, float>(), model_kernels_of<Avx2Math, uint16_t>()};
-}
+ModelKernelSet avx2_model_kernels() { return model_kernel_set<Avx2Math, Avx2Math>("avx2"); }
 
 }  // namespace nanoflex::cpu

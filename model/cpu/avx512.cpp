@@ -2,9 +2,6 @@
 
 namespace nanoflex::cpu {
 
-ModelKernelSet avx512_model_kernels() {
-  return {"avx512", model_kernels_of<Avx512Math, float>(),
-          model_kernels_of<Avx512Math, uint16_t>()};
-}
+ModelKernelSet avx512_model_kernels() { return model_kernel_set<Avx512Math, Avx512Math>("avx512"); }
 
 }  // namespace nanoflex::cpu

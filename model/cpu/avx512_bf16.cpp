@@ -4,8 +4,7 @@
 namespace nanoflex::cpu {
 
 ModelKernelSet avx512_bf16_model_kernels() {
-  return {"avx512_bf16", model_kernels_of<Avx512Math, float>(),
-          model_kernels_of<BFloat16Math<NativeDot>, uint16_t>()};
+  return model_kernel_set<Avx512Math, BFloat16Math<NativeDot>>("avx512_bf16");
 }
 
 }  // namespace nanoflex::cpu

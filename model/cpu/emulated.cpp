@@ -5,18 +5,15 @@
 namespace nanoflex::cpu {
 
 ModelKernelSet emulated_avx512_model_kernels() {
-  return {"avx512, emulated", model_kernels_of<Avx512Math, float>(),
-          model_kernels_of<Avx512Math, uint16_t>()};
+  return model_kernel_set<Avx512Math, Avx512Math>("avx512, emulated");
 }
 
 ModelKernelSet emulated_avx512_bf16_model_kernels() {
-  return {"avx512_bf16, emulated", model_kernels_of<Avx512Math, float>(),
-          model_kernels_of<BFloat16Math<PlainDot>, uint16_t>()};
+  return model_kernel_set<Avx512Math, BFloat16Math<PlainDot>>("avx512_bf16, emulated");
 }
 
 ModelKernelSet emulated_amx_model_kernels() {
-  return {"amx, emulated", model_kernels_of<Avx512Math, float>(),
-          model_kernels_of<AmxMath<PlainTiles>, uint16_t>()};
+  return model_kernel_set<Avx512Math, AmxMath<PlainTiles>>("amx, emulated");
 }
 
 }  // namespace nanoflex::cpu

@@ -3,6 +3,7 @@
 
 #include "model/cpu/head_kernels.h"
 #include "model/cpu/layer_kernels.h"
+#include "model/cpu/update_kernels.h"
 
 namespace nanoflex::cpu {
 
@@ -15,6 +16,7 @@ struct ModelKernels {
 struct ModelKernelSet {
   const char* name;  ///< as in attention/cpu/dispatch.h
   ModelKernels float32, bfloat16;
+  UpdateKernels updates;
 };
 
 ModelKernelSet portable_model_kernels();

@@ -3,8 +3,7 @@
 namespace nanoflex::cpu {
 
 ModelKernelSet portable_model_kernels() {
-  return {"portable", model_kernels_of<PortableMath, float>(),
-          model_kernels_of<PortableMath, uint16_t>()};
+  return model_kernel_set<PortableMath, PortableMath>("portable");
 }
 
 }  // namespace nanoflex::cpu

@@ -1,10 +1,12 @@
 // Optimizers, schedule and FLOPs arithmetic against their definitions.
 #include "trainer/optimizers.h"
 
+#include <ATen/core/grad_mode.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
 
+#include "attention/flex/masks.h"
 #include "trainer/budget.h"
 
 namespace nanoflex {
@@ -104,6 +106,75 @@ TEST(Optimizers, ClippingScalesToTheLargestNorm) {
   EXPECT_NEAR(norm(), 1, 1e-4);
   optimizers.clip_gradients(5);  // already shorter: unchanged
   EXPECT_NEAR(norm(), 1, 1e-4);
+}
+
+// The loss of some tokens, and by then every gradient of it.
+at::Tensor differentiated_loss(const Gpt& model, const at::Tensor& tokens) {
+  for (const Parameter& p : model.parameters()) at::Tensor(p.value).mutable_grad().reset();
+  const AttentionChoice attention{.backend = "vanilla", .spec = {.mask = flex::causal()}};
+  const at::Tensor loss = model.loss(tokens, tokens, attention, {.count = tokens.numel()});
+  loss.backward();
+  return loss.detach();
+}
+
+// The bf16 copies that optimizers write are those that casting at each use would make.
+TEST(Optimizers, ATrainedModelComputesAsOneMadeAnewFromItsWeights) {
+  const GptOptions tiny{
+      .n_layer = 2, .n_head = 2, .n_kv_head = 1, .n_embd = 24, .sequence_len = 8, .vocab_size = 50};
+  const Gpt model(tiny, 1, at::kCPU, at::kBFloat16);
+  Optimizers optimizers(model, {.matrix = 0.02, .embedding = 0.1, .unembedding = 0.1});
+  at::manual_seed(4);
+  std::vector<double> losses;
+  for (int step = 0; step < 4; ++step) {
+    const at::Tensor tokens = at::randint(50, {2, 8}, at::kLong);
+    const Gpt anew(tiny, 2, at::kCPU, at::kBFloat16);
+    {
+      const at::NoGradGuard no_grad;
+      for (size_t i = 0; i < model.parameters().size(); ++i) {
+        at::Tensor(anew.parameters()[i].value).copy_(model.parameters()[i].value);
+      }
+    }
+    const at::Tensor loss = differentiated_loss(model, tokens);
+    EXPECT_TRUE(at::equal(loss, differentiated_loss(anew, tokens)));
+    for (size_t i = 0; i < model.parameters().size(); ++i) {
+      const Parameter &a = model.parameters()[i], &b = anew.parameters()[i];
+      EXPECT_TRUE(at::equal(a.value.grad().to_dense(), b.value.grad().to_dense())) << a.name;
+    }
+    losses.push_back(loss.item<double>());
+    optimizers.step(1);
+    for (const Parameter& p : model.parameters()) {
+      if (p.role == Role::kEmbedding) continue;
+      EXPECT_TRUE(at::equal(p.weight.bfloat16_copy(), p.value.to(at::kBFloat16))) << p.name;
+    }
+  }
+  EXPECT_NE(losses[0], losses[3]);
+}
+
+// A token's gradient counts once, whatever the number of micro-batches and of its occurrences.
+TEST(Optimizers, ASparseGradientIsClippedAndTakenAsItsSum) {
+  const GptOptions tiny{
+      .n_layer = 1, .n_head = 1, .n_kv_head = 1, .n_embd = 8, .sequence_len = 4, .vocab_size = 16};
+  const Gpt one(tiny, 1, at::kCPU, at::kFloat), other(tiny, 1, at::kCPU, at::kFloat);
+  Optimizers sparse(one, {}), dense(other, {});
+  const at::Tensor rows = at::tensor({int64_t{9}, int64_t{2}, int64_t{9}});
+  const at::Tensor values = at::arange(24, at::kFloat).view({3, 8});
+  for (const Gpt* model : {&one, &other}) {
+    for (const Parameter& p : model->parameters()) {
+      at::Tensor(p.value).mutable_grad() = at::full_like(p.value, 0.5);
+    }
+  }
+  const at::Tensor both = at::sparse_coo_tensor(rows.unsqueeze(0), values, {16, 8});
+  at::Tensor(one.parameters()[0].value).mutable_grad() = both;
+  at::Tensor(other.parameters()[0].value).mutable_grad() = both.to_dense();
+  const double norm = dense.clip_gradients(1).item<double>();
+  EXPECT_NEAR(sparse.clip_gradients(1).item<double>(), norm, 1e-5 * norm);
+  sparse.step(1);
+  dense.step(1);
+  for (size_t i = 0; i < one.parameters().size(); ++i) {
+    const at::Tensor& a = one.parameters()[i].value;
+    const at::Tensor& b = other.parameters()[i].value;
+    EXPECT_TRUE(at::allclose(a, b, 1e-5, 1e-7)) << one.parameters()[i].name;
+  }
 }
 
 TEST(Budget, TheBaselineIsTheBaseline) {
