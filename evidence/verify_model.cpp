@@ -84,7 +84,7 @@ class Pair {
     const at::Tensor loss = model.loss(tokens, batch_.targets.to(options_.device), choice,
                                        {.count = batch_.targets.numel()});
     for (const at::Tensor& gradient : torch::autograd::grad({loss}, parameters)) {
-      outcome.gradients.push_back(wide(gradient));
+      outcome.gradients.push_back(wide(gradient.to_dense()));
     }
     return outcome;
   }

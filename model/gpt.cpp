@@ -118,7 +118,12 @@ at::Tensor Gpt::hidden(const at::Tensor& tokens, const AttentionChoice& attentio
     reject("the model reads at most sequence_len " + std::to_string(options_.sequence_len) +
            " tokens, " + std::to_string(end) + " were given");
   }
-  at::Tensor x = rms_norm(at::embedding(embedding_.value(), tokens).to(activations_));
+  // On a CPU the table's gradient is the rows of these tokens, and zeros are neither written nor
+  // read; a GPU's fused AdamW wants them all.
+  const at::Tensor embedded =
+      at::embedding(embedding_.value(), tokens, /*padding_idx=*/-1,
+                    /*scale_grad_by_freq=*/false, /*sparse=*/tokens.is_cpu());
+  at::Tensor x = rms_norm(embedded.to(activations_));
   for (int64_t layer = 0; layer < options_.n_layer; ++layer) {
     const Block& block = blocks_[layer];
     x = x + attend_layer(block, rms_norm(x), layer, attention, cache);

@@ -145,7 +145,9 @@ TEST(Gpt, DocumentsOfARowDoNotSeeEachOther) {
       const at::Tensor logits = model.logits(row, attention).narrow(1, 10, 14).clone();
       model.loss(row, targets, attention, {.count = 14}).backward();
       std::vector<at::Tensor> result = {logits};
-      for (const Parameter& p : model.parameters()) result.push_back(p.value.grad().clone());
+      for (const Parameter& p : model.parameters()) {
+        result.push_back(p.value.grad().to_dense().clone());
+      }
       return result;
     };
     at::Tensor changed = tokens.clone();
@@ -158,6 +160,23 @@ TEST(Gpt, DocumentsOfARowDoNotSeeEachOther) {
     const at::NoGradGuard no_grad;
     EXPECT_TRUE(difference(model.logits(tokens, attention).narrow(1, 0, 10),
                            model.logits(changed, attention).narrow(1, 0, 10)) > 1e-3);
+  }
+}
+
+// Training would otherwise write and read a table of zeros at every step.
+TEST(Gpt, TheEmbeddingsGradientHoldsRowsOfTokensOnly) {
+  const Gpt model = random_model(kSmall);
+  const at::Tensor tokens = random_tokens(1, 20, kSmall);
+  for (int i = 0; i < 2; ++i) {  // two micro-batches
+    model.loss(tokens, tokens, causal_attention(), {.count = 40}).backward();
+  }
+  const at::Tensor gradient = model.parameters()[0].value.grad();
+  ASSERT_TRUE(gradient.is_sparse());
+  EXPECT_TRUE(gradient._nnz() <= 40) << gradient._nnz();
+  const at::Tensor rows = gradient.to_dense().abs().amax(1);
+  for (int64_t token = 0; token < kSmall.vocab_size; ++token) {
+    const bool seen = tokens.eq(token).any().item<bool>();
+    EXPECT_EQ(rows[token].item<float>() > 0, seen) << token;
   }
 }
 
