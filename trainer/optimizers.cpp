@@ -55,7 +55,7 @@ std::vector<at::Tensor> zeros_like(const std::vector<CastWeight>& weights) {
 // Rows of sparse ones stand in order and once each from here on.
 std::vector<at::Tensor> gradients(const std::vector<CastWeight>& weights) {
   std::vector<at::Tensor> result;
-  for (at::Tensor value : values(weights)) {
+  for (const at::Tensor& value : values(weights)) {
     at::Tensor& gradient = value.mutable_grad();
     if (gradient.is_sparse()) gradient = gradient.coalesce();
     result.push_back(gradient);

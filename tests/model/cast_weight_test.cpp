@@ -22,7 +22,8 @@ at::Tensor random_weight() {
 
 TEST(CastWeight, IsCastOnceAndAgainWhenItHasChanged) {
   const at::NoGradGuard no_grad;
-  const CastWeight weight = random_weight(), same = weight;
+  const std::vector<CastWeight> copies(2, random_weight());
+  const CastWeight &weight = copies[0], &same = copies[1];
   const at::Tensor copy = weight.in(at::kBFloat16);
   EXPECT_TRUE(at::equal(copy, weight.value().to(at::kBFloat16)));
   EXPECT_EQ(same.in(at::kBFloat16).const_data_ptr(), copy.const_data_ptr());

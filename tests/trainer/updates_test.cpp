@@ -1,5 +1,6 @@
 // What optimizers do to each element, in every instruction set, against fp64.
 #include <ATen/Parallel.h>
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/_fused_adamw.h>
 #include <gtest/gtest.h>
 
