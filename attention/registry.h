@@ -26,7 +26,7 @@ const std::vector<Backend>& backends();
 /// Their names, in the table's order.
 std::vector<std::string> names();
 
-/// The backend of that name. Throws std::invalid_argument that names the nearest for an unknown one.
+/// The backend of that name. Throws std::invalid_argument for an unknown one, naming the nearest.
 const Backend& named_backend(const std::string& name);
 
 /// The backend of that name; for "auto" the first of flash, sdpa (on a GPU sdpa, flash), flex,

@@ -199,7 +199,7 @@ Optimizers::Optimizers(const Gpt& model, const LearningRates& rates)
   const double width_scale = 1 / std::sqrt(static_cast<double>(model.options().n_embd) / 768);
   rates_.embedding *= width_scale;
   rates_.unembedding *= width_scale;
-  const at::Tensor& first = parameters_.front();
+  const at::Tensor& first = weights_.front().value();
   if (first.is_cuda()) multiplier_on_gpu_ = at::ones({}, first.options().requires_grad(false));
   for (const Parameter& parameter : model.parameters()) {
     names_[parameter.value.unsafeGetTensorImpl()] = parameter.name;
