@@ -46,7 +46,7 @@ class AdamWTile {
 
   // Moments without gradients fade. Below fp32's normal numbers they move no value any more, and
   // arithmetic on them is many times slower.
-  static F normal_or_zero(F x) { return (x < kSmallest) & (x > -kSmallest) ? F{} : x; }
+  static F normal_or_zero(F x) { return ((x < kSmallest) & (x > -kSmallest)) != 0 ? F{} : x; }
 
   void update(int64_t begin, int64_t end) const {
     for (int64_t i = begin; i < end; i += kLanes) {
