@@ -1,5 +1,6 @@
 #include "model/layers.h"
 
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/linear.h>
 #include <ATen/ops/rms_norm.h>
 #include <torch/csrc/autograd/custom_function.h>

@@ -1,6 +1,7 @@
 // The GPT against what its definition promises a user.
 #include "model/gpt.h"
 
+#include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <gtest/gtest.h>
 

@@ -1,6 +1,7 @@
 // Optimizers, schedule and FLOPs arithmetic against their definitions.
 #include "trainer/optimizers.h"
 
+#include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <gtest/gtest.h>
 
