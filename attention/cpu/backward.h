@@ -1,7 +1,8 @@
 // The backward tile kernel: Dao, "FlashAttention-2", arXiv:2307.08691, Algorithm 2, with keys as
 // vector lanes. A unit keeps a block of keys and its dk and dv; for each block of queries
 //   s = q k^T, dp = dO v^T [queries, keys];  p = 2^(c (s - m)) / l;  ds = p (dp - delta)
-//   dv += p^T dO;  dk += ds^T q;  dq += ds k
+//   dv^T += dO^T p;  dk^T += q^T ds;  dq += ds k
+// A panel is as many keys as a product has columns.
 #pragma once
 
 #include <sched.h>
@@ -12,8 +13,12 @@
 namespace nanoflex::cpu {
 namespace {
 
-constexpr int kBackwardKeys = 96;     // of a unit, at most
-constexpr int kBackwardQueries = 48;  // of a block
+// Keys of a unit and queries of a block, at most. Tile registers are fast enough for what a block
+// costs to be laid out to count, so that more keys share it.
+template <typename Math>
+constexpr int kBackwardKeys = Math::kUnit == 1 ? 96 : 384;
+template <typename Math>
+constexpr int kBackwardQueries = Math::kUnit == 1 ? 48 : 128;
 
 template <typename Math, typename Input>
 class Backward {
@@ -23,10 +28,12 @@ class Backward {
   static constexpr int kWidth = Math::kLanes * Math::kVectors;
   using Programmed = TileProgram<Math::kLanes, kWidth>;
   static constexpr int kStrip = Programmed::kStrip;
+  static constexpr int kStep = Math::kUnit * Math::kPair;  // of queries in a product
+  static constexpr bool kShort = Math::kPair == 2;         // weights are rounded to bf16
 
  public:
-  static constexpr int kKeys = (kBackwardKeys + kWidth - 1) / kWidth * kWidth;
-  static constexpr int kQueries = kBackwardQueries;
+  static constexpr int kKeys = (kBackwardKeys<Math> + kWidth - 1) / kWidth * kWidth;
+  static constexpr int kQueries = kBackwardQueries<Math>;
 
   Backward(const Problem& problem, const BackwardUnit& unit, Scratch& scratch)
       : p_(problem),
@@ -35,20 +42,22 @@ class Backward {
         key_(unit.index * unit.keys_per_unit),
         keys_(static_cast<int>(smaller(unit.keys_per_unit, problem.S - key_))),
         width_(static_cast<int>(rounded_up(keys_, kWidth))),
-        steps_((problem.D + Math::kPair - 1) / Math::kPair),
+        steps_(static_cast<int>(steps_of<Math>(problem.D))),
+        depth_(static_cast<int>(rounded_up(problem.D, Math::kUnit))),
         D_(static_cast<int>(rounded_up(problem.D, Math::kLanes))),
+        exponent_(p_.softmax_scale * kLog2E),
         k_columns_(scratch.take<Element>(kKeys * steps_)),
         v_columns_(scratch.take<Element>(kKeys * steps_)),
         k_stacked_(scratch.take<Element>(kKeys * D_)),
-        dk_(scratch.take<float>(kKeys * D_)),
-        dv_(scratch.take<float>(kKeys * D_)),
+        dk_(scratch.take<float>(kKeys * depth_)),
+        dv_(scratch.take<float>(kKeys * depth_)),
         dq_(scratch.take<float>(kQueries * D_)),
-        p_tile_(scratch.take<float>(kQueries * kKeys)),
-        ds_tile_(scratch.take<float>(kQueries * kKeys)),
+        p_tile_(scratch.take<float>(kQueries * kWidth)),
+        ds_tile_(scratch.take<float>(kQueries * kWidth)),
         keep_(scratch.take<float>(p_.dropout ? kQueries * kKeys : 0)),
         ds_rows_(scratch.take<Element>(kQueries * kKeys)),
-        q_scratch_(scratch.take<Element>(kQueries * D_)),
-        do_scratch_(scratch.take<Element>(kQueries * D_)),
+        q_scratch_(scratch.take<Element>(kQueries * larger<int64_t>(steps_, D_))),
+        do_scratch_(scratch.take<Element>(kQueries * larger<int64_t>(steps_, D_))),
         q_stacked_(scratch.take<Element>(kQueries * D_)),
         do_stacked_(scratch.take<Element>(kQueries * D_)),
         base_(scratch.take<float>(kStrip * kWidth)),
@@ -80,7 +89,7 @@ class Backward {
     put_columns<Math, Input>([&](int64_t key) { return v + key * p_.v.row; }, keys_, p_.D, width_,
                              v_columns_);
     k_rows_ = stacked_rows<Math>(k, p_.k.row, keys_, p_.D, D_, true, k_stacked_);
-    for (int64_t i = 0; i < static_cast<int64_t>(width_) * D_; ++i) dk_[i] = dv_[i] = 0;
+    for (int64_t i = 0; i < static_cast<int64_t>(width_) * depth_; ++i) dk_[i] = dv_[i] = 0;
   }
 
   void take_queries(int64_t h, int64_t tile, int64_t row, int rows) {
@@ -88,70 +97,89 @@ class Backward {
     const Input* d_o = row_of<const Input>(p_.d_o, unit_.b, h, row);
     const auto q_left = left_rows<Math>(q, p_.q.row, rows, p_.D, q_scratch_);
     const auto do_left = left_rows<Math>(d_o, p_.d_o.row, rows, p_.D, do_scratch_);
-    const auto q_right = stacked_rows<Math>(q, p_.q.row, rows, p_.D, D_, true, q_stacked_);
-    const auto do_right = stacked_rows<Math>(d_o, p_.d_o.row, rows, p_.D, D_, true, do_stacked_);
+    const auto q_columns = left_columns<Math>(q, p_.q.row, rows, p_.D, kQueries, q_stacked_);
+    const auto do_columns = left_columns<Math>(d_o, p_.d_o.row, rows, p_.D, kQueries, do_stacked_);
     if (p_.dropout) draw(h, row, rows);
     program_.put_rows(rows, [&](int64_t i) { return row + i + p_.S - p_.T; });
+    int first = 0, last = 0;  // keys of the unit that some query of the block sees
     for (int n = 0; n < width_; n += kWidth) {
       auto [begin, end] = seeing_rows(row, rows, n);
       const Sight seen =
           sight(p_.blocks, {unit_.b, h, row, rows, key_ + n, smaller(kWidth, keys_ - n)});
       if (seen == Sight::kNone) begin = end = 0;
+      if (begin == end && last == 0) continue;
       clear(0, begin, n);
       clear(end, rows, n);
       if (begin == end) continue;
-      const int count = end - begin, pairs = (count + Math::kPair - 1) / Math::kPair;
-      float* p = p_tile_ + begin * width_ + n;
-      float* ds = ds_tile_ + begin * width_ + n;
-      multiply<Math>(count, kWidth, static_cast<int>(steps_),
-                     {q_left.data + begin * q_left.row, q_left.row, 1}, k_columns_ + n, width_, p,
-                     width_, false);
-      multiply<Math>(count, kWidth, static_cast<int>(steps_),
-                     {do_left.data + begin * do_left.row, do_left.row, 1}, v_columns_ + n, width_,
-                     ds, width_, false);
+      if (last == 0) first = n;
+      last = smaller(n + kWidth, keys_);
+      const auto part = [&](const Operand<Element>& left) {
+        return Operand<Element>{left.data + begin * left.row, left.row, left.step};
+      };
+      const int count = static_cast<int>(rounded_up(end - begin, Math::kUnit));
+      multiply<Math>(count, kWidth, steps_, part(q_left), k_columns_ + n, width_,
+                     p_tile_ + begin * kWidth, kWidth, false);
+      multiply<Math>(count, kWidth, steps_, part(do_left), v_columns_ + n, width_,
+                     ds_tile_ + begin * kWidth, kWidth, false);
       differentiate(h, row, {begin, end}, n, seen == Sight::kSome);
-      const int lanes = smaller(kWidth, keys_ - n);
-      const ptrdiff_t first = begin / Math::kPair;
-      multiply<Math>(lanes, D_, pairs, {left(p_tile_) + first * width_ + n, 1, width_},
-                     do_right.data + first * do_right.step, do_right.step, dv_ + n * D_, D_, true);
-      multiply<Math>(lanes, D_, pairs, {left(ds_tile_) + first * width_ + n, 1, width_},
-                     q_right.data + first * q_right.step, q_right.step, dk_ + n * D_, D_, true);
+      add_products(do_columns, p_tile_, kWidth, {begin, end}, dv_ + n);
+      if constexpr (Math::kPair == 1) {
+        add_products(q_columns, ds_rows_ + n, width_, {begin, end}, dk_ + n);
+      } else {
+        add_products(q_columns, ds_tile_, kWidth, {begin, end}, dk_ + n);
+      }
     }
-    const Element* ds = Math::kPair == 1 ? left(ds_tile_) : ds_rows_;
-    multiply<Math>(rows, D_, (keys_ + Math::kPair - 1) / Math::kPair, {ds, width_ / Math::kPair, 1},
-                   k_rows_.data, k_rows_.step, dq_, D_, false);
-    add_to_dq(h, tile, row, rows);
+    if (last > 0) {
+      const int step = first / Math::kPair;
+      multiply<Math>(static_cast<int>(rounded_up(rows, Math::kUnit)), D_,
+                     static_cast<int>(steps_of<Math>(last - first)),
+                     {ds_rows_ + step, width_ / Math::kPair, 1},
+                     k_rows_.data + step * k_rows_.step, k_rows_.step, dq_, D_, false);
+    }
+    add_to_dq(h, tile, row, rows, last > 0);
   }
-
-  static const Element* left(const float* tile) { return reinterpret_cast<const Element*>(tile); }
 
   struct RowRange {
     int begin, end;
   };
-  // The rows of the block that see any of the panel's keys; begins with a pair.
+
+  // sums [depth, panel] += left right over the rows of `range`; right: [queries, panel], or pairs.
+  template <typename Tile>
+  void add_products(const Operand<Element>& left, Tile* right, int64_t width, RowRange range,
+                    float* sums) {
+    const int64_t first = range.begin / Math::kPair;
+    auto* rows = reinterpret_cast<Element*>(right) + first * width;
+    const int steps = fill_up<Math>(rows, width, range.end - range.begin);
+    multiply<Math>(depth_, kWidth, steps, {left.data + first * left.step, left.row, left.step},
+                   rows, width, sums, width_, true);
+  }
+
+  // The rows of the block that see any of the panel's keys; begins with a step of a product.
   RowRange seeing_rows(int64_t row, int rows, int n) const {
     const int64_t shift = p_.S - p_.T, last = smaller<int64_t>(key_ + n + kWidth, p_.S) - 1;
     const int64_t begin = larger<int64_t>(key_ + n - p_.right - shift - row, 0);
     const int64_t end = smaller<int64_t>(last + p_.left - shift - row + 1, rows);
     if (begin >= end) return {0, 0};
-    return {static_cast<int>(begin / Math::kPair * Math::kPair), static_cast<int>(end)};
+    return {static_cast<int>(begin / kStep * kStep), static_cast<int>(end)};
   }
 
   // Zeros for the product with k, where the panel's keys are not seen.
   void clear(int begin, int end, int n) {
-    for (int row = begin; row < end; ++row) {
-      for (int i = 0; i < kWidth; ++i) {
-        if constexpr (Math::kPair == 1) {
-          ds_tile_[row * width_ + n + i] = 0;
-        } else {
-          reinterpret_cast<uint16_t*>(ds_rows_)[row * width_ + n + i] = 0;
-        }
+    auto* rows = reinterpret_cast<Input*>(ds_rows_);
+    if constexpr (Math::kPair == 1) {
+      auto* numbers = ds_rows_;
+      for (int row = begin; row < end; ++row) {
+        for (int i = 0; i < kWidth; ++i) numbers[row * width_ + n + i] = 0;
+      }
+    } else {
+      for (int row = begin; row < end; ++row) {
+        for (int i = 0; i < kWidth; ++i) rows[row * width_ + n + i] = 0;
       }
     }
   }
 
-  // p_tile: s -> p;  ds_tile: dp -> ds, both as pairs of rows where products take pairs. `cut`:
-  // whether the program's mask must be asked.
+  // From s in p_tile and dp in ds_tile: p in p_tile, ds in ds_rows; where products take pairs, p and
+  // ds as pairs of rows in the tiles. `cut`: whether the program's mask must be asked.
   void differentiate(int64_t h, int64_t row, RowRange range, int n, bool cut) {
     const bool programmed = cut || program_.has_score();
     const int step = programmed ? kStrip : range.end - range.begin;
@@ -159,9 +187,9 @@ class Backward {
       const int end = smaller(begin + step, range.end);
       strip_ = {};
       if (programmed) {
-        strip_.result = program_.run(p_tile_ + begin * width_ + n, width_, p_.scale, begin, n,
+        strip_.result = program_.run(p_tile_ + begin * kWidth, kWidth, p_.scale, begin, n,
                                      end - begin, cut);
-        strip_.row = begin, strip_.lane = n;
+        strip_.row = begin;
       }
       differentiate_rows(h, row, begin, end, n);
       if (unit_.sums.sums) program_.add_gradients(base_, begin, n, end - begin, unit_.sums);
@@ -170,51 +198,71 @@ class Backward {
 
   void differentiate_rows(int64_t h, int64_t row, int begin, int end, int n) {
     for (int i = begin; i < end; i += 2) {
-      const bool two = i + 1 < end;
-      for (int lane = n; lane < n + kWidth; lane += Math::kLanes) {
-        const Weights first = weights(h, row, i, lane);
-        const Weights second = two ? weights(h, row, i + 1, lane) : Weights{};
+      const Row first = row_at(h, row, i, n), second = row_at(h, row, i + (i + 1 < end), n);
+      for (int lane = 0; lane < kWidth; lane += Math::kLanes) {
+        const Weights a = weights(first, lane);
+        const Weights b = i + 1 < end ? weights(second, lane) : Weights{};
         if constexpr (Math::kPair == 1) {
-          put_row(i, lane, first);
-          if (two) put_row(i + 1, lane, second);
+          put_row(i, n, lane, a);
+          if (i + 1 < end) put_row(i + 1, n, lane, b);
         } else {
-          const int64_t at = i / 2 * width_ + lane;
-          V::store(reinterpret_cast<uint32_t*>(p_tile_) + at, V::pair(first.p, second.p));
-          V::store(reinterpret_cast<uint32_t*>(ds_tile_) + at, V::pair(first.ds, second.ds));
-          auto* rows = reinterpret_cast<uint16_t*>(ds_rows_) + lane;
-          V::store(rows + i * width_, V::narrow(first.ds));
-          if (two) V::store(rows + (i + 1) * width_, V::narrow(second.ds));
+          const int at = i / 2 * kWidth + lane;
+          V::store(reinterpret_cast<uint32_t*>(p_tile_) + at, V::pair(a.p, b.p));
+          V::store(reinterpret_cast<uint32_t*>(ds_tile_) + at, V::pair(a.ds, b.ds));
+          auto* rows = reinterpret_cast<uint16_t*>(ds_rows_) + i * width_ + n + lane;
+          V::store(rows, V::narrow(a.ds));
+          if (i + 1 < end) V::store(rows + width_, V::narrow(b.ds));
         }
       }
     }
   }
 
+  // What a row's weights need beside the tiles.
+  struct Row {
+    int at, n;  // in the block; the panel's first key in the unit
+    float maximum, log2_sum, shifted, delta;  // shifted: the first two as one power of 2
+    int32_t begin, end;  // of the panel, lanes that it sees
+  };
+  Row row_at(int64_t h, int64_t row, int i, int n) const {
+    const int64_t at = (unit_.b * p_.H + h) * p_.T + row + i, first = key_ + n;
+    const KeyRange keys = visible_keys(p_, row + i);
+    const float maximum = p_.denominator[at], log2_sum = p_.denominator[p_.B * p_.H * p_.T + at];
+    return {.at = i,
+            .n = n,
+            .maximum = maximum,
+            .log2_sum = log2_sum,
+            .shifted = maximum * exponent_ + log2_sum,
+            .delta = p_.delta[at],
+            .begin = static_cast<int32_t>(larger<int64_t>(keys.begin - first, 0)),
+            .end = static_cast<int32_t>(
+                larger<int64_t>(smaller<int64_t>(keys.end - first, kWidth), 0))};
+  }
+
   struct Weights {
     F p{}, ds{};
   };
-  Weights weights(int64_t h, int64_t row, int i, int lane) {
-    const int64_t at = (unit_.b * p_.H + h) * p_.T + row + i;
-    const float maximum = p_.denominator[at], log2_sum = p_.denominator[p_.B * p_.H * p_.T + at];
+  Weights weights(const Row& row, int lane) {
     const auto& changed = strip_.result;
-    const int place = (i - strip_.row) * kWidth + lane - strip_.lane;
-    F s = V::load(changed.changed ? changed.changed + place : p_tile_ + i * width_ + lane);
-    s = (s - maximum) * (p_.softmax_scale * kLog2E) - log2_sum;
+    const int tile = row.at * kWidth + lane, place = tile - strip_.row * kWidth;
+    F s = V::load(changed.changed ? changed.changed + place : p_tile_ + tile);
+    if constexpr (kShort) {
+      s = s * exponent_ - row.shifted;
+    } else {
+      s = (s - row.maximum) * exponent_ - row.log2_sum;
+    }
     if (changed.visible) s = V::where(V::load(changed.visible + place), s, -kInfinity);
-    const KeyRange keys = visible_keys(p_, row + i);
-    const int64_t first = key_ + lane;
-    if (keys.begin > first || keys.end < first + Math::kLanes) {
-      const auto number = V::iota() + static_cast<int32_t>(first);
-      const auto seen =
-          (number >= static_cast<int32_t>(keys.begin)) & (number < static_cast<int32_t>(keys.end));
+    if (row.begin > lane || row.end < lane + Math::kLanes) {
+      const auto number = V::iota() + lane;
+      const auto seen = (number >= row.begin) & (number < row.end);
       s = seen != 0 ? s : V::broadcast(-kInfinity);
     }
-    F p = V::exp2(s), dp = V::load(ds_tile_ + i * width_ + lane), kept = p;
+    F p = V::template exp2<kShort>(s), dp = V::load(ds_tile_ + tile), kept = p;
     if (p_.dropout) {
-      const F keep = V::load(keep_ + i * width_ + lane);
+      const F keep = V::load(keep_ + row.at * width_ + row.n + lane);
       kept = p * keep;
       dp = dp * keep;
     }
-    F ds = p * (dp - p_.delta[at]);
+    F ds = p * (dp - row.delta);
     if (changed.changed) {
       V::store(base_ + place, ds);
       // Where nothing comes in nothing goes on, whatever the derivative is there.
@@ -223,9 +271,9 @@ class Backward {
     return {kept, ds};
   }
 
-  void put_row(int i, int lane, const Weights& weights) {
-    V::store(p_tile_ + i * width_ + lane, weights.p);
-    V::store(ds_tile_ + i * width_ + lane, weights.ds);
+  void put_row(int i, int n, int lane, const Weights& weights) {
+    V::store(p_tile_ + i * kWidth + lane, weights.p);
+    V::store(ds_rows_ + i * width_ + n + lane, weights.ds);
   }
 
   // keep: 0 for dropped pairs, 1 / (1 - probability) for kept ones.
@@ -244,7 +292,8 @@ class Backward {
     }
   }
 
-  void add_to_dq(int64_t h, int64_t tile, int64_t row, int rows) {
+  // In the units' order; also where there is nothing to add the next one's turn comes.
+  void add_to_dq(int64_t h, int64_t tile, int64_t row, int rows, bool any) {
     const int64_t head = unit_.b * p_.H + h;
     uint32_t* turn = unit_.turn + head * tiles_.count() + tile;
     const auto mine = static_cast<uint32_t>(unit_.index);
@@ -252,7 +301,7 @@ class Backward {
       if (++spin > 1000) sched_yield();
     }
     float* out = p_.dq + (head * p_.T + row) * p_.D;
-    for (int i = 0; i < rows; ++i) {
+    for (int i = 0; any && i < rows; ++i) {
       const float* from = dq_ + i * D_;
       for (int64_t d = 0; d < p_.D; ++d) out[i * p_.D + d] += from[d] * p_.scale;
     }
@@ -262,14 +311,14 @@ class Backward {
   }
 
   void close() {
-    for (int key = 0; key < keys_; ++key) {
-      Input* dk = row_of<Input>(p_.dk, unit_.b, unit_.h_kv, key_ + key);
-      Input* dv = row_of<Input>(p_.dv, unit_.b, unit_.h_kv, key_ + key);
-      for (int64_t d = 0; d < p_.D; ++d) {
-        put(dk + d, dk_[key * D_ + d] * p_.scale);
-        put(dv + d, dv_[key * D_ + d]);
-      }
-    }
+    float scale[kKeys], one[kKeys];
+    for (int key = 0; key < width_; ++key) scale[key] = p_.scale, one[key] = 1;
+    put_rows<Math::kLanes, Input>(dk_, p_.D, width_, scale, [&](int64_t key) {
+      return key < keys_ ? row_of<Input>(p_.dk, unit_.b, unit_.h_kv, key_ + key) : nullptr;
+    });
+    put_rows<Math::kLanes, Input>(dv_, p_.D, width_, one, [&](int64_t key) {
+      return key < keys_ ? row_of<Input>(p_.dv, unit_.b, unit_.h_kv, key_ + key) : nullptr;
+    });
   }
 
   const Problem& p_;
@@ -277,26 +326,27 @@ class Backward {
   const QueryTiles tiles_;
   const int64_t key_;
   const int keys_, width_;  // width: keys, filled up to whole panels
-  const int64_t steps_;
-  const int D_;         // filled up to whole vectors
+  const int steps_, depth_;  // D in steps of a product, and filled up to whole units
+  const int D_;              // D, filled up to whole vectors
+  const float exponent_;     // of 2, for scores
   Element* k_columns_;  // [steps, width]
   Element* v_columns_;
   Element* k_stacked_;
   Operand<Element> k_rows_{};
-  float* dk_;  // [keys, D]
+  float* dk_;  // [depth, width]
   float* dv_;
   float* dq_;       // [queries, D]
-  float* p_tile_;   // [queries, width]: s, then p
-  float* ds_tile_;  // dp, then ds
+  float* p_tile_;   // [queries, panel]: s, then p
+  float* ds_tile_;  // dp, then ds where products take pairs
   float* keep_;
-  Element* ds_rows_;  // ds with pairs along the keys
+  Element* ds_rows_;  // [queries, width], ds with pairs along the keys
   Element* q_scratch_;
   Element* do_scratch_;
   Element* q_stacked_;
   Element* do_stacked_;
   struct {
     typename Programmed::Strip result;  // all null: no program
-    int row = 0, lane = 0;
+    int row = 0;
   } strip_;
   float* base_;  // of the strip, [rows, kWidth]: gradient of the changed scores
   Programmed program_;

@@ -11,7 +11,9 @@
 namespace nanoflex::cpu {
 namespace {
 
-constexpr int kForwardKeys = 96;   // keys of a block
+// Keys of a block at most, in units of every arithmetic.
+template <typename Math>
+constexpr int kForwardKeys = Math::kUnit == 1 ? 96 : 128;
 constexpr int kForwardPanels = 8;  // panels of a unit, which share each block of keys
 
 // The running softmax of a panel: queries lie side by side, the last repeated to fill it.
@@ -31,6 +33,9 @@ class Forward {
   using F = typename V::F;
   using Element = typename Math::Element;
   static constexpr int kWidth = Math::kLanes * Math::kVectors;
+  static constexpr int kStep = Math::kUnit * Math::kPair;  // of keys in a product
+  static constexpr int kKeys = kForwardKeys<Math>;
+  static constexpr bool kShort = Math::kPair == 2;  // weights are rounded to bf16
   using Panel = cpu::Panel<kWidth>;
 
  public:
@@ -39,15 +44,17 @@ class Forward {
   Forward(const Problem& problem, const ForwardUnit& unit, Scratch& scratch)
       : p_(problem),
         unit_(unit),
-        steps_((problem.D + Math::kPair - 1) / Math::kPair),
+        steps_(static_cast<int>(steps_of<Math>(problem.D))),
+        depth_(static_cast<int>(rounded_up(problem.D, Math::kUnit))),
         panels_(static_cast<int>((unit.columns + kWidth - 1) / kWidth)),
+        exponent_(p_.softmax_scale * kLog2E),
         queries_(scratch.take<Element>(kForwardPanels * kWidth * steps_)),
-        output_(scratch.take<float>(kForwardPanels * kWidth * p_.D)),
-        weights_(scratch.take<float>((kForwardKeys + 1) * kWidth)),
-        key_scratch_(scratch.take<Element>(kForwardKeys * p_.D)),
-        value_scratch_(scratch.take<Element>(kForwardKeys * p_.D)),
+        output_(scratch.take<float>(kForwardPanels * kWidth * depth_)),
+        weights_(scratch.take<float>((kKeys + 1) * kWidth)),
+        key_scratch_(scratch.take<Element>(kKeys * steps_)),
+        value_scratch_(scratch.take<Element>(kKeys * rounded_up(depth_, Math::kLanes))),
         panel_(scratch.take<Panel>(kForwardPanels)),
-        program_(problem.program, {Vary::kQuery, kColumns, kForwardKeys}, scratch) {}
+        program_(problem.program, {Vary::kQuery, kColumns, kKeys}, scratch) {}
 
   void run() {
     program_.start(unit_.b, place(0).h);
@@ -59,8 +66,8 @@ class Forward {
     }
     for (int64_t key = begin / 2 * 2; key < end;) {
       const KeyRange run = next_run(key, end);
-      for (key = run.begin; key < run.end; key += kForwardKeys) {
-        take_keys(key, smaller<int64_t>(kForwardKeys, run.end - key));
+      for (key = run.begin; key < run.end; key += kKeys) {
+        take_keys(key, smaller<int64_t>(kKeys, run.end - key));
       }
       key = run.end;
     }
@@ -133,31 +140,40 @@ class Forward {
   void take_keys(int64_t key, int64_t count) {
     const auto keys = left_rows<Math>(row_of<const Input>(p_.k, unit_.b, unit_.h_kv, key), p_.k.row,
                                       count, p_.D, key_scratch_);
-    const auto values = stacked_rows<Math>(row_of<const Input>(p_.v, unit_.b, unit_.h_kv, key),
-                                           p_.v.row, count, p_.D, p_.D, false, value_scratch_);
+    const auto values = left_columns<Math>(row_of<const Input>(p_.v, unit_.b, unit_.h_kv, key),
+                                           p_.v.row, count, p_.D, kKeys, value_scratch_);
     program_.put_rows(count, [&](int64_t row) { return key + row; });
     for (int i = 0; i < panels_; ++i) {
-      Panel& panel = panel_[i];
-      const int64_t begin = (larger(panel.any_begin, key) - key) / Math::kPair * Math::kPair;
-      const int64_t end = smaller(panel.any_end - key, count);
-      if (begin >= end) continue;
-      const int rows = static_cast<int>(end - begin);
-      const Sight seen = sight_of(i, key + begin, rows);
-      if (seen == Sight::kNone) continue;
-      multiply<Math>(rows, kWidth, static_cast<int>(steps_),
-                     {keys.data + begin * keys.row, keys.row, keys.step},
+      const Block block = block_of(i, key, count);
+      if (block.rows == 0) continue;
+      multiply<Math>(static_cast<int>(rounded_up(block.rows, Math::kUnit)), kWidth, steps_,
+                     {keys.data + block.first * keys.row, keys.row, keys.step},
                      queries_ + i * kWidth * steps_, kWidth, weights_, kWidth, false);
-      if (seen == Sight::kSome || program_.has_score()) {
-        change(i, static_cast<int>(begin), rows, seen == Sight::kSome);
-      }
-      hide(panel, key + begin, rows);
-      soften(panel, i, key + begin, rows);
-      const auto* weights = reinterpret_cast<const Element*>(weights_);
-      multiply<Math>(static_cast<int>(p_.D), kWidth, (rows + Math::kPair - 1) / Math::kPair,
-                     {values.data + begin / Math::kPair * values.step, values.row, values.step},
-                     weights, kWidth, output_ + i * kWidth * p_.D, kWidth, !panel.fresh);
-      panel.fresh = false;
+      soften(block);
+      multiply<Math>(depth_, kWidth, fill_up<Math>(weights_, kWidth, block.rows),
+                     {values.data + block.first / Math::kPair * values.step, values.row, values.step},
+                     reinterpret_cast<const Element*>(weights_), kWidth,
+                     output_ + i * kWidth * depth_, kWidth, !panel_[i].fresh);
+      panel_[i].fresh = false;
     }
+  }
+
+  // Keys first .. first + rows of those that are laid out, which some query of a panel sees.
+  struct Block {
+    int panel, first, rows;  // no rows: nothing
+    int64_t key;             // the first
+    bool cut;                // the program's mask must be asked
+  };
+
+  Block block_of(int index, int64_t key, int64_t count) const {
+    const Panel& panel = panel_[index];
+    const int64_t begin = larger<int64_t>(panel.any_begin - key, 0) / kStep * kStep;
+    const int64_t end = smaller(panel.any_end - key, count);
+    if (begin >= end) return {};
+    const int rows = static_cast<int>(end - begin);
+    const Sight seen = sight_of(index, key + begin, rows);
+    if (seen == Sight::kNone) return {};
+    return {index, static_cast<int>(begin), rows, key + begin, seen == Sight::kSome};
   }
 
   // What the blocks leave a panel of the keys; with blocks, a unit lies in one head.
@@ -168,13 +184,14 @@ class Forward {
     return sight(p_.blocks, {unit_.b, h, row, queries, key, rows});
   }
 
-  // The program's scores in place of the products; `cut`: -inf where its mask forbids.
-  void change(int index, int first, int rows, bool cut) {
+  // The program's scores in place of the products, and -inf where its mask forbids.
+  void change(const Block& block) {
     constexpr int kStrip = TileProgram<Math::kLanes, kWidth>::kStrip;
-    for (int row = 0; row < rows; row += kStrip) {
-      const int count = smaller(kStrip, rows - row);
+    for (int row = 0; row < block.rows; row += kStrip) {
+      const int count = smaller(kStrip, block.rows - row);
       float* s = weights_ + row * kWidth;
-      const auto strip = program_.run(s, kWidth, p_.scale, first + row, index * kWidth, count, cut);
+      const auto strip = program_.run(s, kWidth, p_.scale, block.first + row,
+                                      block.panel * kWidth, count, block.cut);
       for (int i = 0; i < count * kWidth; i += Math::kLanes) {
         const F score = V::load(strip.changed ? strip.changed + i : s + i);
         const bool ask = strip.visible != nullptr;
@@ -183,11 +200,12 @@ class Forward {
     }
   }
 
-  // -inf where the mask forbids.
-  void hide(const Panel& panel, int64_t key, int rows) {
-    for (int row = 0; row < rows; ++row) {
-      if (key + row >= panel.all_begin && key + row < panel.all_end) continue;
-      const auto number = V::broadcast(static_cast<int32_t>(key + row));
+  // -inf where the band forbids.
+  void hide(const Block& block) const {
+    const Panel& panel = panel_[block.panel];
+    if (block.key >= panel.all_begin && block.key + block.rows <= panel.all_end) return;
+    for (int row = 0; row < block.rows; ++row) {
+      const auto number = V::broadcast(static_cast<int32_t>(block.key + row));
       for (int n = 0; n < kWidth; n += Math::kLanes) {
         const auto begin = load_integers(panel.key_begin + n),
                    end = load_integers(panel.key_end + n);
@@ -204,46 +222,65 @@ class Forward {
 
   // One step of the online softmax: scores become weights, and the panel's output is rescaled where
   // the maximum grew.
-  void soften(Panel& panel, int index, int64_t key, int rows) {
-    const float c = p_.softmax_scale * kLog2E;
+  void soften(const Block& block) {
+    if (block.cut || program_.has_score()) change(block);
+    hide(block);
+    Panel& panel = panel_[block.panel];
     for (int n = 0; n < kWidth; n += Math::kLanes) {
-      F maximum = V::broadcast(-kInfinity), other = maximum;
-      int row = 0;
-      for (; row + 2 <= rows; row += 2) {
-        maximum = V::max(V::load(weights_ + row * kWidth + n), maximum);
-        other = V::max(V::load(weights_ + (row + 1) * kWidth + n), other);
-      }
-      if (row < rows) maximum = V::max(V::load(weights_ + row * kWidth + n), maximum);
-      const F before = V::load(panel.maximum + n);
-      const F now = V::max(V::max(maximum, other), before);
+      const F highest = highest_of(block, n), earlier = V::load(panel.maximum + n);
+      const F now = keeps(earlier, highest) ? earlier : V::max(highest, earlier);
       const F shift = now == -kInfinity ? V::broadcast(0.0f) : now;
-      const F rescale = V::exp2((before - shift) * c);
-      const F sum = exponentiate(rows, n, c, shift);
+      const F rescale = V::template exp2<kShort>((earlier - shift) * exponent_);
+      const F sum = exponentiate(block, n, shift);
       V::store(panel.maximum + n, now);
       V::store(panel.sum + n, V::load(panel.sum + n) * rescale + sum);
       if (!panel.fresh && V::any(rescale != 1.0f)) {
-        float* output = output_ + index * kWidth * p_.D + n;
+        float* output = output_ + block.panel * kWidth * depth_ + n;
         for (int64_t d = 0; d < p_.D; ++d) {
           V::store(output + d * kWidth, V::load(output + d * kWidth) * rescale);
         }
       }
     }
     if (p_.dropout) {
-      drop_columns<Math>(p_, panel.head, panel.row, key, rows, kWidth, weights_);
-      if (Math::kPair == 2) pair_rows(rows);
+      drop_columns<Math>(p_, panel.head, panel.row, block.key, block.rows, kWidth, weights_);
+      if (Math::kPair == 2) pair_rows(block);
     }
   }
 
-  // weights = 2^(c (s - shift)) in place, exactly 1 where s is shift, as pairs of rows where
-  // products take pairs; their sum.
-  F exponentiate(int rows, int n, float c, F shift) {
+  F highest_of(const Block& block, int n) const {
+    F highest = V::broadcast(-kInfinity), other = highest;
+    const float* s = weights_ + n;
+    int row = 0;
+    for (; row + 2 <= block.rows; row += 2) {
+      highest = V::max(V::load(s + row * kWidth), highest);
+      other = V::max(V::load(s + (row + 1) * kWidth), other);
+    }
+    if (row < block.rows) highest = V::max(V::load(s + row * kWidth), highest);
+    return V::max(highest, other);
+  }
+
+  // Whether all weights stay small under the maximum so far. Rounded to bf16 they lose nothing then.
+  bool keeps(F maximum, F highest) const {
+    constexpr float kMost = 8;  // as a power of 2
+    return kShort && !V::any((highest - maximum) * exponent_ > kMost);
+  }
+
+  // weights = 2^(c (s - shift)) in place, as pairs of rows where products take pairs; their sum. In
+  // fp32 exactly 1 where s is shift; what is rounded to bf16 needs no such care.
+  F exponentiate(const Block& block, int n, F shift) const {
     F sum{}, other{};
     float* s = weights_ + n;
     auto* pairs = reinterpret_cast<uint32_t*>(weights_) + n;
+    const F shifted = shift * exponent_;
+    const auto weight = [&](int row) {
+      const F score = V::load(s + row * kWidth);
+      if constexpr (kShort) return V::template exp2<true>(score * exponent_ - shifted);
+      return V::exp2((score - shift) * exponent_);
+    };
+    const int rows = block.rows;
     int row = 0;
     for (; row + 2 <= rows; row += 2) {
-      const F first = V::exp2((V::load(s + row * kWidth) - shift) * c);
-      const F second = V::exp2((V::load(s + (row + 1) * kWidth) - shift) * c);
+      const F first = weight(row), second = weight(row + 1);
       sum += first;
       other += second;
       if (Math::kPair == 1 || p_.dropout) {
@@ -254,7 +291,7 @@ class Forward {
       }
     }
     if (row < rows) {
-      const F last = V::exp2((V::load(s + row * kWidth) - shift) * c);
+      const F last = weight(row);
       sum += last;
       if (Math::kPair == 1 || p_.dropout) {
         V::store(s + row * kWidth, last);
@@ -265,12 +302,12 @@ class Forward {
     return sum + other;
   }
 
-  void pair_rows(int rows) {
+  void pair_rows(const Block& block) const {
     auto* pairs = reinterpret_cast<uint32_t*>(weights_);
-    for (int row = 0; row < rows; row += 2) {
+    for (int row = 0; row < block.rows; row += 2) {
       for (int n = 0; n < kWidth; n += Math::kLanes) {
         const F first = V::load(weights_ + row * kWidth + n);
-        const F second = row + 1 < rows ? V::load(weights_ + (row + 1) * kWidth + n) : F{};
+        const F second = row + 1 < block.rows ? V::load(weights_ + (row + 1) * kWidth + n) : F{};
         V::store(pairs + row / 2 * kWidth + n, V::pair(first, second));
       }
     }
@@ -278,7 +315,7 @@ class Forward {
 
   void close(int index) {
     const Panel& panel = panel_[index];
-    float* output = output_ + index * kWidth * p_.D;
+    float* output = output_ + index * kWidth * depth_;
     for (int64_t i = 0; panel.fresh && i < kWidth * p_.D; ++i) output[i] = 0;
     const int lanes = static_cast<int>(smaller<int64_t>(kWidth, unit_.columns - index * kWidth));
     if (unit_.partial) {
@@ -316,10 +353,11 @@ class Forward {
 
   const Problem& p_;
   const ForwardUnit& unit_;
-  const int64_t steps_;
+  const int steps_, depth_;  // D in steps of a product, and filled up to whole units
   const int panels_;
+  const float exponent_;  // of 2, for scores
   Element* queries_;  // [panel, steps, kWidth]
-  float* output_;     // [panel, D, kWidth]
+  float* output_;     // [panel, depth, kWidth]
   float* weights_;    // [keys, kWidth], or pairs [keys / 2, kWidth]
   Element* key_scratch_;
   Element* value_scratch_;

@@ -202,8 +202,9 @@ int64_t keys_per_unit(const Problem& p, const Kernels& kernels) {
   const int64_t even = divided_up(p.B * p.H_kv * p.S, kUnitsPerThread * at::get_num_threads());
   int64_t keys =
       std::clamp(divided_up(even, kernels.lanes) * kernels.lanes, kernels.lanes, kernels.keys);
-  // No unit lies in two blocks, where that can be.
-  while (p.blocks.kinds && p.blocks.size % keys != 0 && keys > kernels.lanes) keys -= kernels.lanes;
+  // No unit lies in a part of a block beside another block, where that can be.
+  const auto fits = [&] { return p.blocks.size % keys == 0 || keys % p.blocks.size == 0; };
+  while (p.blocks.kinds && !fits() && keys > kernels.lanes) keys -= kernels.lanes;
   return keys;
 }
 

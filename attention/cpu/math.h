@@ -13,6 +13,7 @@ struct Float32Math {
   using Element = float;
   static constexpr int kLanes = lanes, kRows = rows, kVectors = vectors;
   static constexpr int kPair = 1;  ///< neighbours along k that an element holds
+  static constexpr int kUnit = 1;  ///< rows and steps of products come in multiples of it
   struct Session {};               ///< lives while a unit runs
   using F = typename Vectors<lanes>::F;
   static F dot(F sum, F a, F b) { return sum + a * b; }
@@ -27,7 +28,7 @@ template <typename Dot>
 struct BFloat16Math {
   using Element = uint32_t;
   static constexpr int kLanes = 16, kRows = 12, kVectors = 2;
-  static constexpr int kPair = 2;
+  static constexpr int kPair = 2, kUnit = 1;
   struct Session {};
   using F = Vectors<16>::F;
   using U = Vectors<16>::U;

@@ -47,34 +47,75 @@ typename Math::Element element_at(const Input* row, int64_t step, int64_t D) {
   }
 }
 
-/// Rows as the left factor of a product along D.
+/// Steps of a product over `count` numbers, filled up to what the arithmetic takes at once.
+template <typename Math>
+constexpr int64_t steps_of(int64_t count) {
+  return rounded_up((count + Math::kPair - 1) / Math::kPair, Math::kUnit);
+}
+
+/// Rows as the left factor of a product along D: [rows, steps_of(D)], with zeros beyond D; where
+/// rows come in units, up to a whole one.
 template <typename Math, typename Input>
 Operand<typename Math::Element> left_rows(const Input* data, int64_t stride, int64_t rows,
                                           int64_t D, typename Math::Element* scratch) {
   using Element = typename Math::Element;
   constexpr bool kSame = sizeof(Input) * Math::kPair == sizeof(Element);
+  constexpr int64_t kCrowded = 256;  // rows that many elements apart share a few sets of the cache
+  const int64_t steps = steps_of<Math>(D);
   if constexpr (kSame) {
-    if (D % Math::kPair == 0 && stride % Math::kPair == 0) {
+    const bool whole = D == steps * Math::kPair && stride % Math::kPair == 0;
+    const bool spread = Math::kUnit == 1 || stride == D || stride % kCrowded != 0;
+    if (whole && spread && rows % Math::kUnit == 0) {
       return {reinterpret_cast<const Element*>(data), stride / Math::kPair, 1};
     }
   }
-  const int64_t steps = (D + Math::kPair - 1) / Math::kPair;
   for (int64_t i = 0; i < rows; ++i) {
+    const Input* row = data + i * stride;
+    Element* out = scratch + i * steps;
     int64_t step = 0;
-    if constexpr (!kSame) {
-      using V = Vectors<Math::kLanes>;
-      for (; step + Math::kLanes <= steps; step += Math::kLanes) {
-        V::store(scratch + i * steps + step, V::widen(V::load(data + i * stride + step)));
+    using V = Vectors<Math::kLanes>;
+    for (; (step + Math::kLanes) * Math::kPair <= D; step += Math::kLanes) {
+      if constexpr (kSame) {
+        V::store(out + step, V::load(reinterpret_cast<const Element*>(row) + step));
+      } else {
+        V::store(out + step, V::widen(V::load(row + step)));
       }
     }
     for (; step < steps; ++step) {
-      scratch[i * steps + step] = element_at<Math>(data + i * stride, step, D);
+      out[step] = step * Math::kPair < D ? element_at<Math>(row, step, D) : Element{};
     }
   }
+  for (int64_t i = rows * steps; i < rounded_up(rows, Math::kUnit) * steps; ++i) scratch[i] = {};
   return {scratch, steps, 1};
 }
 
-/// Rows as a factor of a product along the rows: elements [rows / kPair, D], which pair
+// Neighbours d .. d + kLanes of row i, or of the pair of rows i and i + 1.
+template <typename Math, typename Input>
+auto row_vector(const Input* data, int64_t stride, int64_t rows, int64_t i, int64_t d) {
+  using V = Vectors<Math::kLanes>;
+  const Input* first = data + i * stride + d;
+  if constexpr (Math::kPair == 2) {
+    const typename V::U low = V::bits(V::load(first));
+    return i + 1 < rows ? low | V::bits(V::load(first + stride)) << 16 : low;
+  } else if constexpr (sizeof(Input) == 2) {
+    return V::widen(V::load(first));
+  } else {
+    return V::load(first);
+  }
+}
+
+template <typename Math, typename Input>
+typename Math::Element row_element(const Input* data, int64_t stride, int64_t rows, int64_t i,
+                                   int64_t d) {
+  const Input* first = data + i * stride + d;
+  if constexpr (Math::kPair == 2) {
+    return *first | (i + 1 < rows ? static_cast<uint32_t>(first[stride]) << 16 : 0u);
+  } else {
+    return to_float(*first);
+  }
+}
+
+/// Rows as the right factor of a product along the rows: [steps_of(rows), D], which pair
 /// neighbouring rows; each `width` >= D elements long, zero beyond D. `padded`: whether elements
 /// beyond D are read.
 template <typename Math, typename Input>
@@ -85,47 +126,67 @@ Operand<typename Math::Element> stacked_rows(const Input* data, int64_t stride, 
   if constexpr (Math::kPair == 1 && sizeof(Input) == sizeof(float)) {
     if (!padded || width == D) return {data, 1, stride};
   }
-  for (int64_t i = 0; i < rows; i += Math::kPair) {
-    const Input* first = data + i * stride;
-    const bool alone = i + 1 == rows;
-    typename Math::Element* out = scratch + i / Math::kPair * width;
+  typename Math::Element* out = scratch;
+  for (int64_t i = 0; i < rows; i += Math::kPair, out += width) {
     int64_t d = 0;
     for (; d + Math::kLanes <= D; d += Math::kLanes) {
-      if constexpr (Math::kPair == 2) {
-        using U = typename V::U;
-        const U low = __builtin_convertvector(V::load(first + d), U);
-        const U high = alone ? U{} : __builtin_convertvector(V::load(first + stride + d), U);
-        V::store(out + d, low | high << 16);
-      } else if constexpr (sizeof(Input) == 2) {
-        V::store(out + d, V::widen(V::load(first + d)));
-      } else {
-        V::store(out + d, V::load(first + d));
-      }
+      V::store(out + d, row_vector<Math>(data, stride, rows, i, d));
     }
-    for (; d < D; ++d) {
-      if constexpr (Math::kPair == 2) {
-        out[d] = first[d] | (alone ? 0u : static_cast<uint32_t>(first[stride + d]) << 16);
-      } else {
-        out[d] = to_float(first[d]);
-      }
-    }
+    for (; d < D; ++d) out[d] = row_element<Math>(data, stride, rows, i, d);
     for (; d < width; ++d) out[d] = 0;
   }
+  for (const auto* end = scratch + steps_of<Math>(rows) * width; out < end; ++out) *out = 0;
   return {scratch, 1, width};
+}
+
+/// Rows as the left factor of a product along the rows: [D, steps_of(rows)], which pair
+/// neighbouring rows. `most` >= rows: how many rows the scratch has room for, beside
+/// rounded_up(D, kUnit).
+template <typename Math, typename Input>
+Operand<typename Math::Element> left_columns(const Input* data, int64_t stride, int64_t rows,
+                                             int64_t D, int64_t most,
+                                             typename Math::Element* scratch) {
+  if constexpr (Math::kUnit == 1) {
+    return stacked_rows<Math>(data, stride, rows, D, D, false, scratch);
+  } else {  // tile registers want neighbours along a product side by side
+    using V = Vectors<Math::kLanes>;
+    constexpr int kLanes = Math::kLanes;
+    const int64_t width = steps_of<Math>(most), steps = steps_of<Math>(rows);
+    for (int64_t d = 0; d < D; d += kLanes) {
+      for (int64_t step = 0; step < steps; step += kLanes) {
+        typename V::F tile[kLanes] = {};
+        for (int i = 0; i < kLanes && (step + i) * Math::kPair < rows; ++i) {
+          const int64_t row = (step + i) * Math::kPair;
+          if (d + kLanes <= D) {
+            tile[i] = reinterpret_cast<typename V::F>(
+                row_vector<Math>(data, stride, rows, row, d));
+          } else {
+            auto* elements = reinterpret_cast<typename Math::Element*>(&tile[i]);
+            for (int64_t at = d; at < D; ++at) {
+              elements[at - d] = row_element<Math>(data, stride, rows, row, at);
+            }
+          }
+        }
+        V::transpose(tile);
+        auto* out = reinterpret_cast<float*>(scratch + d * width + step);
+        for (int i = 0; i < kLanes; ++i) V::store(out + i * width, tile[i]);
+      }
+    }
+    return {scratch, width, 1};
+  }
 }
 
 /// Writes row `column` into a right factor [steps, width]: one column of it.
 template <typename Math, typename Input>
 void put_column(const Input* row, int64_t D, int64_t column, int64_t width,
                 typename Math::Element* out) {
-  const int steps = static_cast<int>((D + Math::kPair - 1) / Math::kPair);
-  for (int step = 0; step < steps; ++step) {
+  for (int64_t step = 0; step * Math::kPair < D; ++step) {
     out[step * width + column] = element_at<Math>(row, step, D);
   }
 }
 
-/// Writes `count` <= width rows into a right factor [steps, width] as columns; row(i) points to the
-/// i-th. What lies beyond them is left alone.
+/// Writes `count` <= width rows into a right factor [steps_of(D), width] as columns, with zeros
+/// beyond D; row(i) points to the i-th. What lies beyond them is left alone.
 template <typename Math, typename Input, typename Row>
 void put_columns(const Row& row, int64_t count, int64_t D, int64_t width,
                  typename Math::Element* out) {
@@ -158,6 +219,18 @@ void put_columns(const Row& row, int64_t count, int64_t D, int64_t width,
   for (int64_t column = whole; column < count; ++column) {
     put_column<Math>(row(column), D, column, width, out);
   }
+  const int64_t used = (D + Math::kPair - 1) / Math::kPair;
+  for (int64_t i = used * width; i < steps_of<Math>(D) * width; ++i) out[i] = 0;
+}
+
+/// Ends a right factor of `rows` rows, `width` elements wide, with zeros up to a whole unit; its
+/// steps.
+template <typename Math, typename Tile>
+int fill_up(Tile* factor, int64_t width, int64_t rows) {
+  auto* elements = reinterpret_cast<typename Math::Element*>(factor);
+  const int64_t used = (rows + Math::kPair - 1) / Math::kPair, steps = steps_of<Math>(rows);
+  for (int64_t i = used * width; i < steps * width; ++i) elements[i] = {};
+  return static_cast<int>(steps);
 }
 
 /// fp32 to the inputs' type.

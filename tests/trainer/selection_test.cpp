@@ -1,0 +1,106 @@
+// Which runs are compared, which are one group, and which break a rule.
+#include "trainer/selection.h"
+
+#include <gtest/gtest.h>
+
+#include <functional>
+
+#include "tests/trainer/run_records.h"
+#include "tests/trainer/small_run.h"
+
+namespace nanoflex {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+using SelectionTest = RunRecordsTest;
+
+// Three seeds of one run and two of another, which is faster but learns the same.
+std::vector<RunSummary> seeds(
+    const std::function<fs::path(const std::string&, const json&)>& write) {
+  std::vector<RunSummary> runs;
+  for (int i = 0; i < 5; ++i) {
+    json one = record("run" + std::to_string(i));
+    one["config"]["machine"]["seed"] = i;
+    one["results"]["tokens_per_second"] = (i < 3 ? 1000 : 2000) + i;
+    one["results"]["final_loss"] = 10 + 0.01 * (i % 3);
+    if (i >= 3) one["config"]["attention"]["mask"] = "full";
+    runs.push_back(read_run(write("run" + std::to_string(i), one)));
+  }
+  return runs;
+}
+
+TEST_F(SelectionTest, RunsThatDifferInTheirSeedAloneAreOneGroup) {
+  const auto runs = seeds([&](const std::string& id, const json& one) { return write(id, one); });
+  const Comparison comparison = compare(runs);
+  ASSERT_EQ(comparison.groups.size(), 2);
+  EXPECT_EQ(comparison.groups[0].runs, 3);
+  EXPECT_EQ(comparison.groups[1].runs, 2);
+  const auto& speed = comparison.groups[1].numbers[0];
+  EXPECT_DOUBLE_EQ(speed.sample.mean, 2003.5);
+  EXPECT_DOUBLE_EQ(*speed.ratio, 2003.5 / 1001);
+  EXPECT_LT(speed.test->p, kSignificant);
+  EXPECT_GT(comparison.groups[1].numbers[3].test->p, kSignificant);
+  const std::string text = to_text(comparison);
+  EXPECT_TRUE(has(text, "1,001 +- 1")) << text;
+  EXPECT_TRUE(has(text, "(1.000x, no significant difference, p ")) << text;
+  const json parsed = json::parse(to_json(comparison));
+  EXPECT_EQ(parsed["groups"][0]["seeds"], 3);
+  EXPECT_TRUE(parsed["groups"][0]["final_loss"]["p"].is_null())
+      << "the first has none to differ from";
+  EXPECT_TRUE(compare({runs[0], runs[3]}).groups.empty());
+}
+
+TEST_F(SelectionTest, OneSeedAgainstManyIsTooFewToSay) {
+  const auto runs = seeds([&](const std::string& id, const json& one) { return write(id, one); });
+  EXPECT_TRUE(has(to_text(compare({runs[0], runs[1], runs[3]})), "too few seeds to say"));
+}
+
+template <class Function>
+std::string refusal_of(const Function& function) {
+  try {
+    function();
+    return "";
+  } catch (const std::invalid_argument& error) {
+    return error.what();
+  }
+}
+
+TEST_F(SelectionTest, RunsAreChosenByTheirConfigAndSortedBestFirst) {
+  const auto runs = seeds([&](const std::string& id, const json& one) { return write(id, one); });
+  const auto ids = [](const std::vector<RunSummary>& chosen) {
+    std::string text;
+    for (const RunSummary& run : chosen) text += run.id.back();
+    return text;
+  };
+  EXPECT_EQ(ids(where(runs, {"mask=full"})), "34");
+  EXPECT_EQ(ids(where(runs, {"attention.mask!=full", "seed!=1"})), "02");
+  EXPECT_EQ(ids(sorted_by(runs, "tokens_per_second")), "43210");
+  EXPECT_EQ(ids(sorted_by(runs, "final_loss")), "03142");
+  EXPECT_TRUE(has(refusal_of([&] { where(runs, {"msk=full"}); }), "no run has a key 'msk'"));
+  EXPECT_TRUE(has(refusal_of([&] { where(runs, {"mask"}); }), "must be KEY=VALUE"));
+  EXPECT_TRUE(has(refusal_of([&] { where(runs, {"mask=none"}); }), "no run is left by"));
+  EXPECT_TRUE(has(refusal_of([&] { sorted_by(runs, "speed"); }), "tokens_per_second, "));
+}
+
+TEST_F(SelectionTest, ARuleFailsTheRunsThatBreakIt) {
+  const auto runs = seeds([&](const std::string& id, const json& one) { return write(id, one); });
+  const Comparison comparison = compare({runs[3], runs[4], runs[0]});
+  const auto lines = failures(comparison, parse_failure_rule("tokens_per_second < 0.97"));
+  ASSERT_EQ(lines.size(), 1);
+  EXPECT_TRUE(has(lines[0], "run0: tokens_per_second is 0.4993 of run3's")) << lines[0];
+  EXPECT_TRUE(failures(comparison, parse_failure_rule("final_loss > 1.01")).empty());
+  json unknown = record("unknown");
+  unknown["results"]["tokens_per_second"] = nullptr;
+  const auto nothing = compare({runs[0], read_run(write("unknown", unknown))});
+  EXPECT_EQ(failures(nothing, parse_failure_rule("tokens_per_second < 0.97")).size(), 1);
+  for (const char* text : {"", "tokens_per_second", "tokens_per_second = 1", "final_loss < x",
+                           "final_loss < 1 2", "final_loss < 1x", "final_loss < nan"}) {
+    EXPECT_TRUE(has(refusal_of([&] { parse_failure_rule(text); }), "--fail-if must be")) << text;
+  }
+  EXPECT_TRUE(has(refusal_of([] { parse_failure_rule("speed < 1"); }), "is 'speed'"));
+}
+
+}  // namespace
+}  // namespace nanoflex
