@@ -29,7 +29,7 @@ class Head {
     tiles_per_section_ = (V + cpu::kHeadTile * kSections - 1) / (cpu::kHeadTile * kSections);
     sections_ = (V + section_size() - 1) / section_size();
     const auto floats = x.options().dtype(at::kFloat);
-    columns_ = at::empty({C, kHeadStride}, floats);
+    columns_ = at::empty({cpu::padded_width(C), kHeadStride}, floats);
     sums_ = at::empty({sections_, kHeadStride}, floats);
     target_z_ = at::empty({kHeadRows}, floats);
     factors_ = at::empty({kHeadStride}, floats);
@@ -39,7 +39,7 @@ class Head {
     result_.dweight = at::empty({V, C}, floats);
     slope_ = at::empty({V, kHeadStride}, x.options());
     scaled_ = at::empty({kHeadRows, cpu::padded_width(C)}, floats);
-    dx_ = at::empty({sections_, C, kHeadStride}, floats);
+    dx_ = at::empty({sections_, cpu::padded_width(C), kHeadStride}, floats);
   }
 
   HeadResult run() {
@@ -80,7 +80,7 @@ class Head {
       kernels_.gradients(chunk, section, scratch,
                          dx_.mutable_data_ptr<float>() + i * dx_.stride(0));
     });
-    const at::Tensor dx = dx_.sum(0);
+    const at::Tensor dx = dx_.narrow(1, 0, x_.size(1)).sum(0);
     kernels_.put_rows(chunk, dx.const_data_ptr<float>(), factors_.const_data_ptr<float>(),
                       result_.dx.narrow(0, row, rows).mutable_data_ptr());
   }

@@ -19,7 +19,7 @@ struct HeadChunk {
   const void* x;           ///< in the inputs' type, as all that is void here; rows of C
   const void* weight;      ///< [V, C]
   const int64_t* targets;  ///< [rows]
-  float* columns;          ///< [C, kHeadStride], x as a right factor
+  float* columns;          ///< [padded_width(C), kHeadStride], x as a right factor
 
   float* target_z;  ///< [rows], z of the targets that lie in the vocabulary
   void* slope;      ///< [V, kHeadStride], e^l (1 - tanh^2), or null when no gradient is wanted
@@ -44,13 +44,14 @@ struct HeadKernels {
   void (*exponentials)(const HeadChunk&, const HeadSection&, char* scratch, float* sums);
   /// Writes `scaled`.
   void (*pack_scaled)(const HeadChunk&);
-  /// dweight += slope scaled_x; dx [C, kHeadStride] = weight^T slope over the section.
+  /// dweight += slope scaled_x; dx [padded_width(C), kHeadStride] = weight^T slope over the
+  /// section, in its first C rows.
   void (*gradients)(const HeadChunk&, const HeadSection&, char* scratch, float* dx);
   /// out [rows, C]: row i is column i of dx times factor[i], of [kHeadStride].
   void (*put_rows)(const HeadChunk&, const float* dx, const float* factor, void* out);
 };
 
-/// The width that rows of C are given as a right factor.
+/// The width that rows of C are given as a right factor; room for what fills them up to a unit.
 constexpr int64_t padded_width(int64_t C) { return (C + 15) / 16 * 16 + 16; }
 
 }  // namespace nanoflex::cpu

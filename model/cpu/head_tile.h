@@ -22,8 +22,8 @@ class HeadTile {
   HeadTile(const HeadChunk& chunk, Scratch& scratch)
       : p_(chunk),
         width_(static_cast<int>(rounded_up(chunk.rows, Math::kLanes))),
-        steps_(static_cast<int>((chunk.C + Math::kPair - 1) / Math::kPair)),
-        weight_scratch_(scratch.take<Element>(kHeadTile * chunk.C)),
+        steps_(static_cast<int>(steps_of<Math>(chunk.C))),
+        weight_scratch_(scratch.take<Element>(kHeadTile * padded_width(chunk.C))),
         z_(scratch.take<float>(kHeadTile * kHeadStride)),
         slope_scratch_(scratch.take<Element>(kHeadTile * kHeadStride)),
         sums_(scratch.take<float>(kHeadStride)),
@@ -34,8 +34,9 @@ class HeadTile {
     for (int64_t v = section.begin; v < section.end; v += kHeadTile) {
       const int count = smaller<int64_t>(kHeadTile, section.end - v);
       const auto weight = left_rows<Math>(row(v), p_.C, count, p_.C, weight_scratch_);
-      multiply<Math>(count, width_, steps_, weight, reinterpret_cast<const Element*>(p_.columns),
-                     kHeadStride, z_, kHeadStride, false);
+      multiply<Math>(static_cast<int>(rounded_up(count, Math::kUnit)), width_, steps_, weight,
+                     reinterpret_cast<const Element*>(p_.columns), kHeadStride, z_, kHeadStride,
+                     false);
       for (int64_t i = 0; i < p_.rows; ++i) {
         const int64_t at = p_.targets[i] - v;
         if (at >= 0 && at < count) p_.target_z[i] = z_[at * kHeadStride + i];
@@ -48,17 +49,15 @@ class HeadTile {
   }
 
   void gradients(const HeadSection& section, float* dx) {
-    const int C = static_cast<int>(p_.C);
+    const int depth = static_cast<int>(rounded_up(p_.C, Math::kUnit));
     for (int64_t v = section.begin; v < section.end; v += kHeadTile) {
       const int count = smaller<int64_t>(kHeadTile, section.end - v);
-      const int pairs = (count + Math::kPair - 1) / Math::kPair;
       const Input* slope = slopes(v);
       add_dweight(v, count, left_rows<Math>(slope, kHeadStride, count, p_.rows, slope_scratch_));
-      const auto weight =
-          stacked_rows<Math>(row(v), p_.C, count, p_.C, p_.C, false, weight_scratch_);
+      const auto weight = left_columns<Math>(row(v), p_.C, count, p_.C, kHeadTile, weight_scratch_);
       const auto right =
           stacked_rows<Math>(slope, kHeadStride, count, width_, kHeadStride, false, slope_scratch_);
-      multiply<Math>(C, width_, pairs, {weight.data, weight.row, weight.step}, right.data,
+      multiply<Math>(depth, width_, static_cast<int>(steps_of<Math>(count)), weight, right.data,
                      right.step, dx, kHeadStride, v > section.begin);
     }
   }
@@ -92,16 +91,17 @@ class HeadTile {
   }
 
   void add_dweight(int64_t v, int count, Operand<Element> slope) {
-    const int steps = static_cast<int>((p_.rows + Math::kPair - 1) / Math::kPair);
+    const int steps = static_cast<int>(steps_of<Math>(p_.rows));
     const auto* right = reinterpret_cast<const Element*>(p_.scaled);
     const int64_t width = padded_width(p_.C);
     float* out = p_.dweight + v * p_.C;
-    if (p_.C % Math::kLanes == 0) {
+    if (p_.C % Math::kLanes == 0 && count % Math::kUnit == 0) {
       return multiply<Math>(count, static_cast<int>(p_.C), steps, slope, right, width, out, p_.C,
                             !p_.first);
     }
     const int columns = static_cast<int>(rounded_up(p_.C, Math::kLanes));
-    multiply<Math>(count, columns, steps, slope, right, width, dweight_, width, false);
+    multiply<Math>(static_cast<int>(rounded_up(count, Math::kUnit)), columns, steps, slope, right,
+                   width, dweight_, width, false);
     for (int j = 0; j < count; ++j) {
       for (int64_t c = 0; c < p_.C; ++c) {
         const float sum = dweight_[j * width + c];
@@ -131,8 +131,7 @@ template <typename Math, typename Input>
 void pack_head(const HeadChunk& p) {
   const auto* x = static_cast<const Input*>(p.x);
   auto* columns = reinterpret_cast<typename Math::Element*>(p.columns);
-  const int64_t steps = (p.C + Math::kPair - 1) / Math::kPair;
-  for (int64_t i = 0; i < steps * kHeadStride; ++i) columns[i] = 0;
+  for (int64_t i = 0; i < steps_of<Math>(p.C) * kHeadStride; ++i) columns[i] = 0;
   put_columns<Math, Input>([&](int64_t row) { return x + row * p.C; }, p.rows, p.C, kHeadStride,
                            columns);
 }
