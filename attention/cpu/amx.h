@@ -55,21 +55,29 @@ struct AmxMath {
   /// REQUIRES: M, N and K multiples of kUnit; a.step == 1.
   static void multiply(int M, int N, int K, Operand<Element> a, const Element* b, ptrdiff_t b_step,
                        float* c, ptrdiff_t c_row, bool accumulate) {
-    for (int m = 0; m < M; m += 32) {
+    const auto block = [&](int m, int n) {
       const Operand<Element> rows{a.data + m * a.row, a.row, 1};
-      for (int n = 0; n < N; n += 32) {
-        float* out = c + m * c_row + n;
-        if (M - m > 16) {
-          if (N - n > 16) {
-            multiply_block<true, true>(K, rows, b + n, b_step, out, c_row, accumulate);
-          } else {
-            multiply_block<true, false>(K, rows, b + n, b_step, out, c_row, accumulate);
-          }
-        } else if (N - n > 16) {
-          multiply_block<false, true>(K, rows, b + n, b_step, out, c_row, accumulate);
+      float* out = c + m * c_row + n;
+      if (M - m > 16) {
+        if (N - n > 16) {
+          multiply_block<true, true>(K, rows, b + n, b_step, out, c_row, accumulate);
         } else {
-          multiply_block<false, false>(K, rows, b + n, b_step, out, c_row, accumulate);
+          multiply_block<true, false>(K, rows, b + n, b_step, out, c_row, accumulate);
         }
+      } else if (N - n > 16) {
+        multiply_block<false, true>(K, rows, b + n, b_step, out, c_row, accumulate);
+      } else {
+        multiply_block<false, false>(K, rows, b + n, b_step, out, c_row, accumulate);
+      }
+    };
+    // The larger factor is read once, the smaller one again and again.
+    if (M > N) {
+      for (int m = 0; m < M; m += 32) {
+        for (int n = 0; n < N; n += 32) block(m, n);
+      }
+    } else {
+      for (int n = 0; n < N; n += 32) {
+        for (int m = 0; m < M; m += 32) block(m, n);
       }
     }
   }

@@ -77,7 +77,7 @@ class HeadTile {
       Input* slope = slopes(v + j);
       for (int i = 0; i < width_; i += Math::kLanes) {
         const F tanh = Elementary<Math::kLanes>::tanh(V::load(z + i) * inverse);
-        const F e = V::exp2(tanh * exponent);
+        const F e = V::template exp2<Math::kPair == 2>(tanh * exponent);
         V::store(sums_ + i, V::load(sums_ + i) + e);
         if (!slope) continue;
         const F rise = e * (1.0f - tanh * tanh);
