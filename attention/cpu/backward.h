@@ -69,7 +69,9 @@ class Backward {
     for (int64_t h = unit_.h_kv * group; h < (unit_.h_kv + 1) * group; ++h) {
       program_.start(unit_.b, h);
       program_.put_lanes(0, keys_, [&](int64_t lane) { return key_ + lane; });
-      for (int64_t i = 0; i < tiles_.count(); ++i) {
+      // Last rows first: those that the unit before this one sees too come last here and first there,
+      // so that neither waits long for its turn.
+      for (int64_t i = tiles_.count() - 1; i >= 0; --i) {
         const int64_t row = tiles_.row(i), rows = tiles_.rows(i);
         if (sees_any(p_, {unit_.b, h, row, rows, key_, keys_})) {
           take_queries(h, i, row, static_cast<int>(rows));

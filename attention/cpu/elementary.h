@@ -36,6 +36,19 @@ struct Elementary {
     return x;
   }
 
+  /// a / b, of b between 1 and 2^126, but for the last place of one in some thousands.
+  static F quotient(F a, F b) {
+#ifdef __AVX512F__
+    if constexpr (kLanes == 16) {  // two steps of Newton's, in half the time of a division
+      F inverse = reinterpret_cast<F>(_mm512_maskz_rcp14_ps(0xffff, reinterpret_cast<__m512>(b)));
+      inverse += inverse * (1.0f - b * inverse);
+      const F q = a * inverse;
+      return q + inverse * (a - b * q);
+    }
+#endif
+    return a / b;
+  }
+
   static F exp(F x) {
     constexpr float kMagic = 12582912;  // 1.5 * 2^23: adding it rounds to an integer
     x = x > 100.0f ? V::broadcast(100.0f) : x < -110.0f ? V::broadcast(-110.0f) : x;
@@ -107,7 +120,7 @@ struct Elementary {
     q = q * u + 2.7250494214e-2f;
     q = q * u + 4.70142624506e-1f;
     q = q * u + 1.0f;
-    return x * p / q;
+    return quotient(x * p, q);
   }
 
   static F sigmoid(F x) { return 1.0f / (exp(-x) + 1.0f); }
