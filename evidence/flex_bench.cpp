@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "attention/cpu/dispatch.h"
 #include "attention/flex/block_mask.h"
 #include "attention/flex/parse.h"
 #include "attention/flex/scores.h"
@@ -44,6 +45,14 @@ struct Contest {
   std::vector<Contestant> contestants;
 };
 
+// How close to flash a score that changes every pair should come. Beside tile registers the vector
+// units' work weighs more.
+double score_target(const FlexBenchOptions& options) {
+  const bool tiles = options.device.is_cpu() && options.dtype == at::kBFloat16 &&
+                     cpu::chosen_kernels().name == std::string("amx");
+  return tiles ? 0.6 : 0.8;
+}
+
 Contest causal_contest(const Shape& s, const FlexBenchOptions& options) {
   const Spec causal = {.mask = flex::causal()};
   Spec softcap = causal, alibi = causal;
@@ -54,8 +63,8 @@ Contest causal_contest(const Shape& s, const FlexBenchOptions& options) {
           s,
           {{{"flash", "flash", causal}},
            {{"flex", "flex", causal}, 0.95},
-           {{"flex softcap(20)", "flex", softcap}, 0.8},
-           {{"flex alibi", "flex", alibi}, 0.8}}};
+           {{"flex softcap(20)", "flex", softcap}, score_target(options)},
+           {{"flex alibi", "flex", alibi}, score_target(options)}}};
 }
 
 Contest document_contest(const FlexBenchOptions& options) {

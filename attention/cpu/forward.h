@@ -203,9 +203,10 @@ class Forward {
   // -inf where the band forbids.
   void hide(const Block& block) const {
     const Panel& panel = panel_[block.panel];
-    if (block.key >= panel.all_begin && block.key + block.rows <= panel.all_end) return;
     for (int row = 0; row < block.rows; ++row) {
-      const auto number = V::broadcast(static_cast<int32_t>(block.key + row));
+      const int64_t key = block.key + row;
+      if (key >= panel.all_begin && key < panel.all_end) continue;
+      const auto number = V::broadcast(static_cast<int32_t>(key));
       for (int n = 0; n < kWidth; n += Math::kLanes) {
         const auto begin = load_integers(panel.key_begin + n),
                    end = load_integers(panel.key_end + n);
