@@ -86,8 +86,8 @@ struct AmxMath {
   // Sums in tiles 0 .. 3, rows of a in 4 and 5, columns of b in 6 and 7. kTall, kWide: two tiles of
   // rows, of columns.
   template <bool kTall, bool kWide>
-  static void multiply_block(int K, Operand<Element> a, const Element* b, ptrdiff_t b_step, float* c,
-                             ptrdiff_t c_row, bool accumulate) {
+  static void multiply_block(int K, Operand<Element> a, const Element* b, ptrdiff_t b_step,
+                             float* c, ptrdiff_t c_row, bool accumulate) {
     begin<0>(c, c_row, accumulate);
     if constexpr (kWide) begin<1>(c + 16, c_row, accumulate);
     if constexpr (kTall) begin<2>(c + 16 * c_row, c_row, accumulate);

@@ -7,6 +7,8 @@
 
 #include <sched.h>
 
+#include <type_traits>
+
 #include "attention/cpu/dropout.h"
 #include "attention/cpu/tile_program.h"
 
@@ -69,8 +71,8 @@ class Backward {
     for (int64_t h = unit_.h_kv * group; h < (unit_.h_kv + 1) * group; ++h) {
       program_.start(unit_.b, h);
       program_.put_lanes(0, keys_, [&](int64_t lane) { return key_ + lane; });
-      // Last rows first: those that the unit before this one sees too come last here and first there,
-      // so that neither waits long for its turn.
+      // Last rows first: those that the unit before this one sees too come last here and first
+      // there, so that neither waits long for its turn.
       for (int64_t i = tiles_.count() - 1; i >= 0; --i) {
         const int64_t row = tiles_.row(i), rows = tiles_.rows(i);
         if (sees_any(p_, {unit_.b, h, row, rows, key_, keys_})) {
@@ -135,8 +137,8 @@ class Backward {
       const int step = first / Math::kPair;
       multiply<Math>(static_cast<int>(rounded_up(rows, Math::kUnit)), D_,
                      static_cast<int>(steps_of<Math>(last - first)),
-                     {ds_rows_ + step, width_ / Math::kPair, 1},
-                     k_rows_.data + step * k_rows_.step, k_rows_.step, dq_, D_, false);
+                     {ds_rows_ + step, width_ / Math::kPair, 1}, k_rows_.data + step * k_rows_.step,
+                     k_rows_.step, dq_, D_, false);
     }
     add_to_dq(h, tile, row, rows, last > 0);
   }
@@ -167,21 +169,15 @@ class Backward {
 
   // Zeros for the product with k, where the panel's keys are not seen.
   void clear(int begin, int end, int n) {
-    auto* rows = reinterpret_cast<Input*>(ds_rows_);
-    if constexpr (Math::kPair == 1) {
-      auto* numbers = ds_rows_;
-      for (int row = begin; row < end; ++row) {
-        for (int i = 0; i < kWidth; ++i) numbers[row * width_ + n + i] = 0;
-      }
-    } else {
-      for (int row = begin; row < end; ++row) {
-        for (int i = 0; i < kWidth; ++i) rows[row * width_ + n + i] = 0;
-      }
+    using Stored = std::conditional_t<Math::kPair == 1, Element, uint16_t>;
+    auto* rows = reinterpret_cast<Stored*>(ds_rows_);
+    for (int row = begin; row < end; ++row) {
+      for (int i = 0; i < kWidth; ++i) rows[row * width_ + n + i] = 0;
     }
   }
 
-  // From s in p_tile and dp in ds_tile: p in p_tile, ds in ds_rows; where products take pairs, p and
-  // ds as pairs of rows in the tiles. `cut`: whether the program's mask must be asked.
+  // From s in p_tile and dp in ds_tile: p in p_tile, ds in ds_rows; where products take pairs, p
+  // and ds as pairs of rows in the tiles. `cut`: whether the program's mask must be asked.
   void differentiate(int64_t h, int64_t row, RowRange range, int n, bool cut) {
     const bool programmed = cut || program_.has_score();
     const int step = programmed ? kStrip : range.end - range.begin;
@@ -189,8 +185,8 @@ class Backward {
       const int end = smaller(begin + step, range.end);
       strip_ = {};
       if (programmed) {
-        strip_.result = program_.run(p_tile_ + begin * kWidth, kWidth, p_.scale, begin, n,
-                                     end - begin, cut);
+        strip_.result =
+            program_.run(p_tile_ + begin * kWidth, kWidth, p_.scale, begin, n, end - begin, cut);
         strip_.row = begin;
       }
       differentiate_rows(h, row, begin, end, n);
@@ -221,9 +217,9 @@ class Backward {
 
   // What a row's weights need beside the tiles.
   struct Row {
-    int at, n;  // in the block; the panel's first key in the unit
+    int at, n;                                // in the block; the panel's first key in the unit
     float maximum, log2_sum, shifted, delta;  // shifted: the first two as one power of 2
-    int32_t begin, end;  // of the panel, lanes that it sees
+    int32_t begin, end;                       // of the panel, lanes that it sees
   };
   Row row_at(int64_t h, int64_t row, int i, int n) const {
     const int64_t at = (unit_.b * p_.H + h) * p_.T + row + i, first = key_ + n;
@@ -327,11 +323,11 @@ class Backward {
   const BackwardUnit& unit_;
   const QueryTiles tiles_;
   const int64_t key_;
-  const int keys_, width_;  // width: keys, filled up to whole panels
+  const int keys_, width_;   // width: keys, filled up to whole panels
   const int steps_, depth_;  // D in steps of a product, and filled up to whole units
   const int D_;              // D, filled up to whole vectors
   const float exponent_;     // of 2, for scores
-  Element* k_columns_;  // [steps, width]
+  Element* k_columns_;       // [steps, width]
   Element* v_columns_;
   Element* k_stacked_;
   Operand<Element> k_rows_{};

@@ -150,10 +150,11 @@ class Forward {
                      {keys.data + block.first * keys.row, keys.row, keys.step},
                      queries_ + i * kWidth * steps_, kWidth, weights_, kWidth, false);
       soften(block);
-      multiply<Math>(depth_, kWidth, fill_up<Math>(weights_, kWidth, block.rows),
-                     {values.data + block.first / Math::kPair * values.step, values.row, values.step},
-                     reinterpret_cast<const Element*>(weights_), kWidth,
-                     output_ + i * kWidth * depth_, kWidth, !panel_[i].fresh);
+      multiply<Math>(
+          depth_, kWidth, fill_up<Math>(weights_, kWidth, block.rows),
+          {values.data + block.first / Math::kPair * values.step, values.row, values.step},
+          reinterpret_cast<const Element*>(weights_), kWidth, output_ + i * kWidth * depth_, kWidth,
+          !panel_[i].fresh);
       panel_[i].fresh = false;
     }
   }
@@ -190,8 +191,8 @@ class Forward {
     for (int row = 0; row < block.rows; row += kStrip) {
       const int count = smaller(kStrip, block.rows - row);
       float* s = weights_ + row * kWidth;
-      const auto strip = program_.run(s, kWidth, p_.scale, block.first + row,
-                                      block.panel * kWidth, count, block.cut);
+      const auto strip = program_.run(s, kWidth, p_.scale, block.first + row, block.panel * kWidth,
+                                      count, block.cut);
       for (int i = 0; i < count * kWidth; i += Math::kLanes) {
         const F score = V::load(strip.changed ? strip.changed + i : s + i);
         const bool ask = strip.visible != nullptr;
@@ -260,7 +261,8 @@ class Forward {
     return V::max(highest, other);
   }
 
-  // Whether all weights stay small under the maximum so far. Rounded to bf16 they lose nothing then.
+  // Whether all weights stay small under the maximum so far. Rounded to bf16 they lose nothing
+  // then.
   bool keeps(F maximum, F highest) const {
     constexpr float kMost = 8;  // as a power of 2
     return kShort && !V::any((highest - maximum) * exponent_ > kMost);
@@ -357,9 +359,9 @@ class Forward {
   const int steps_, depth_;  // D in steps of a product, and filled up to whole units
   const int panels_;
   const float exponent_;  // of 2, for scores
-  Element* queries_;  // [panel, steps, kWidth]
-  float* output_;     // [panel, depth, kWidth]
-  float* weights_;    // [keys, kWidth], or pairs [keys / 2, kWidth]
+  Element* queries_;      // [panel, steps, kWidth]
+  float* output_;         // [panel, depth, kWidth]
+  float* weights_;        // [keys, kWidth], or pairs [keys / 2, kWidth]
   Element* key_scratch_;
   Element* value_scratch_;
   Panel* panel_;

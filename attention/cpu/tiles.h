@@ -158,8 +158,7 @@ Operand<typename Math::Element> left_columns(const Input* data, int64_t stride, 
         for (int i = 0; i < kLanes && (step + i) * Math::kPair < rows; ++i) {
           const int64_t row = (step + i) * Math::kPair;
           if (d + kLanes <= D) {
-            tile[i] = reinterpret_cast<typename V::F>(
-                row_vector<Math>(data, stride, rows, row, d));
+            tile[i] = reinterpret_cast<typename V::F>(row_vector<Math>(data, stride, rows, row, d));
           } else {
             auto* elements = reinterpret_cast<typename Math::Element*>(&tile[i]);
             for (int64_t at = d; at < D; ++at) {

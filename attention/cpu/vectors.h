@@ -76,8 +76,8 @@ struct Vectors {
   }
 
   /// 2^x by a polynomial on [0, 1) and the exponent's bits; 0 below 2^-126, so that 2^-inf is
-  /// exactly 0, and 2^0 is exactly 1. NaN stays NaN. Relative error 2e-9 before rounding to fp32, or
-  /// 3e-6 where `kShort`, for what is rounded to bf16 afterwards. REQUIRES: x < 128.
+  /// exactly 0, and 2^0 is exactly 1. NaN stays NaN. Relative error 2e-9 before rounding to fp32,
+  /// or 3e-6 where `kShort`, for what is rounded to bf16 afterwards. REQUIRES: x < 128.
   template <bool kShort = false>
   static F exp2(F x) {
 #if defined(__AVX512F__) && defined(__AVX512DQ__)
@@ -86,8 +86,7 @@ struct Vectors {
       const F y = exp2_fraction<kShort>(reinterpret_cast<F>(_mm512_reduce_ps(wide, 0x09)));
       // Numbers too small to be normal would take 30 times as long.
       const auto normal = _mm512_cmp_ps_mask(wide, _mm512_set1_ps(-126), _CMP_NLT_UQ);
-      return reinterpret_cast<F>(
-          _mm512_maskz_scalef_ps(normal, reinterpret_cast<__m512>(y), wide));
+      return reinterpret_cast<F>(_mm512_maskz_scalef_ps(normal, reinterpret_cast<__m512>(y), wide));
     }
 #endif
     constexpr float kMagic = 12582912;  // 1.5 * 2^23: adding it rounds to an integer
@@ -110,8 +109,8 @@ struct Vectors {
   static U pair(F first, F second) {
 #ifdef __AVX512BF16__
     if constexpr (kLanes == 16) {
-      const auto both = reinterpret_cast<Words>(_mm512_cvtne2ps_pbh(
-          reinterpret_cast<__m512>(second), reinterpret_cast<__m512>(first)));
+      const auto both = reinterpret_cast<Words>(
+          _mm512_cvtne2ps_pbh(reinterpret_cast<__m512>(second), reinterpret_cast<__m512>(first)));
       return reinterpret_cast<U>(__builtin_shufflevector(
           both, both, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23, 8, 24, 9, 25, 10, 26,
           11, 27, 12, 28, 13, 29, 14, 30, 15, 31));
