@@ -32,12 +32,13 @@ std::vector<Shape> shapes_of(const SweepOptions& options) {
                                {1, 1, 4096, 64},
                                {1, 1, 4096, 128},
                                {8, 4, 256, 32},
-                               {1, 1, 8192, 64, 0, {"flash"}},
                                {1, 1, 8192, 64, 256, {"flash"}}};
+  if (options.longest < 8192)
+    shapes.push_back({1, 1, 8192, 64, 0, {"flash"}});  // beside the window
   for (int64_t D = 16; D <= 128; D *= 2) {
     for (int64_t T = 128; T <= options.longest; T *= 2) {
       const auto same = [&](const Shape& s) {
-        return s.B == 1 && s.H == 1 && s.T == T && s.D == D && s.backends.size() > 1;
+        return s.B == 1 && s.H == 1 && s.T == T && s.D == D && s.window == 0;
       };
       if (std::none_of(shapes.begin(), shapes.end(), same)) shapes.push_back({1, 1, T, D});
     }

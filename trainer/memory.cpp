@@ -153,6 +153,7 @@ int64_t free_memory_bytes(at::Device device) {
     const auto [free, total] = at::getDeviceAllocator(device.type())->getMemoryInfo(device.index());
     return static_cast<int64_t>(free) + peak_reserved_bytes(device) - live_tensor_bytes(device);
   }
+  malloc_trim(0);  // what the process keeps of freed tensors is there for new ones
   constexpr int64_t kUnknown = std::numeric_limits<int64_t>::max();
   int64_t free = proc_bytes("/proc/meminfo", "MemAvailable:", kUnknown);
   rlimit process{};  // `ulimit -v`

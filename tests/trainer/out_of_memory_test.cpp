@@ -4,6 +4,7 @@
 #include <c10/util/Exception.h>
 #include <gtest/gtest.h>
 
+#include <fstream>
 #include <limits>
 #include <new>
 
@@ -73,6 +74,25 @@ TEST(OutOfMemory, IsToldFromOtherErrors) {
   EXPECT_TRUE(memory_shortage(std::bad_alloc()));
   EXPECT_FALSE(shortage("size mismatch, got input (4), mat (4x5), vec (6) in memory"));
   EXPECT_FALSE(memory_shortage(std::runtime_error("out of luck")));
+}
+
+// Bytes of this process that are in memory.
+int64_t resident_bytes() {
+  int64_t pages = 0;
+  std::ifstream("/proc/self/statm") >> pages >> pages;
+  return pages * 4096;
+}
+
+TEST(FreeMemory, CountsWhatFreedTensorsLeft) {
+  track_cpu_memory();
+  constexpr int64_t kBytes = int64_t{1} << 29;
+  const int64_t before = resident_bytes();
+  {
+    const at::Tensor large = at::ones({kBytes}, at::kByte);
+    EXPECT_TRUE(resident_bytes() > before + kBytes / 2);
+  }
+  EXPECT_TRUE(free_memory_bytes(at::Device(at::kCPU)) > 0);
+  EXPECT_TRUE(resident_bytes() < before + kBytes / 2);
 }
 
 }  // namespace
