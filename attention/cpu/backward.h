@@ -117,8 +117,8 @@ class Backward {
       if (begin == end) continue;
       if (last == 0) first = n;
       last = smaller(n + kWidth, keys_);
-      const auto part = [&](const Operand<Element>& left) {
-        return Operand<Element>{left.data + begin * left.row, left.row, left.step};
+      const auto part = [from = begin](const Operand<Element>& left) {
+        return Operand<Element>{left.data + from * left.row, left.row, left.step};
       };
       const int count = static_cast<int>(rounded_up(end - begin, Math::kUnit));
       multiply<Math>(count, kWidth, steps_, part(q_left), k_columns_ + n, width_,
