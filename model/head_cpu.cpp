@@ -1,6 +1,7 @@
 #include "model/head_cpu.h"
 
 #include <ATen/Parallel.h>
+#include <ATen/TensorOperators.h>
 
 #include <algorithm>
 #include <atomic>

@@ -62,7 +62,7 @@ TEST(OutOfMemory, AModelThatDoesNotFitLeavesNoFolder) {
 // The words of the allocators themselves.
 TEST(OutOfMemory, IsToldFromOtherErrors) {
   const auto shortage = [](const std::string& text) {
-    return memory_shortage(c10::Error(c10::SourceLocation{__func__, __FILE__, __LINE__}, text));
+    return memory_shortage(c10::Error(c10::SourceLocation{"allocate", __FILE__, __LINE__}, text));
   };
   EXPECT_TRUE(
       shortage("[enforce fail at alloc_cpu.cpp:121] err == 0. DefaultCPUAllocator: can't "
