@@ -1,7 +1,8 @@
 // The forward tile kernel: Dao, "FlashAttention-2", arXiv:2307.08691, Algorithm 1, with queries as
 // vector lanes. A panel is as many queries as a product has columns; for each block of keys
 //   s = k q^T [keys, panel];  p = 2^(c (s - m));  o^T [D, panel] += v^T p
-// so the softmax needs no sums across lanes, and k and v are read as they lie in memory.
+// so the softmax needs no sums across lanes, and k and v are read as they lie in memory where they
+// are fp32; for products of bf16 a unit lays out each block once.
 #pragma once
 
 #include "attention/cpu/denominator.h"

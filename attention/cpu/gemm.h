@@ -88,7 +88,8 @@ void multiply_vectors(int M, int N, int K, Operand<typename Math::Element> a,
   }
 }
 
-/// c[M, N] = a[M, K] b[K, N], or += when `accumulate`. REQUIRES: N a multiple of Math::kLanes.
+/// c[M, N] = a[M, K] b[K, N], or += when `accumulate`. REQUIRES: N a multiple of Math::kLanes, M
+/// and K of Math::kUnit; a.step == 1 where that is not 1 (see tiles.h: left_rows, left_columns).
 template <typename Math>
 void multiply(int M, int N, int K, Operand<typename Math::Element> a,
               const typename Math::Element* b, ptrdiff_t b_step, float* c, ptrdiff_t c_row,
