@@ -26,7 +26,8 @@ Attention forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                       {.left = band.left.value_or(FusedOptions::kUnbounded),
                        .right = band.right.value_or(FusedOptions::kUnbounded),
                        .scale = scale_of(q, spec),
-                       .dropout = spec.dropout},
+                       .dropout = spec.dropout,
+                       .need_logsumexp = spec.need_logsumexp},
                       "flash");
 }
 

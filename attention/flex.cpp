@@ -20,7 +20,8 @@ FusedOptions without_blocks(const at::Tensor& q, const Spec& spec) {
           .scale = scale_of(q, spec),
           .dropout = spec.dropout,
           .mask = mask.rest,
-          .score = spec.score};
+          .score = spec.score,
+          .need_logsumexp = spec.need_logsumexp};
 }
 
 std::string why_unsupported(const at::Tensor& q, const at::Tensor& k, const at::Tensor&,

@@ -110,7 +110,7 @@ Attention attend_fused(const at::Tensor& q, const at::Tensor& k, const at::Tenso
   if (options.score.defined()) captured = flex::differentiable_tensors(options.score);
   const variable_list result = FusedForward::apply(q, k, v, at::TensorList(captured),
                                                    c10::make_intrusive<Call>(options, backend));
-  return {result[0], result[1]};
+  return {result[0], options.need_logsumexp ? result[1] : at::Tensor()};
 }
 
 std::string why_no_fused_kernels(const at::Tensor& q) {

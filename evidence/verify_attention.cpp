@@ -78,11 +78,12 @@ std::string verify_attention(const VerifyAttentionOptions& options) {
     tensors.try_emplace("alibi_slopes", flex::alibi_slopes(q.size(1)).to(device));
     spec.score = flex::bind(score, tensors);
   }
-  spec = with_logsumexp(spec, options.backend, q, k, v);
+  // o and gradients are those that a model gets, which does not ask for the logsumexp.
   const Attention result = attend(q, k, v, spec, options.backend);
-
   TensorMap out = {{"o", result.output.detach().cpu().contiguous()}};
-  if (result.logsumexp.defined()) out["logsumexp"] = result.logsumexp.detach().cpu().contiguous();
+  const Attention asked =
+      attend(q, k, v, with_logsumexp(spec, options.backend, q, k, v), options.backend);
+  if (asked.logsumexp.defined()) out["logsumexp"] = asked.logsumexp.detach().cpu().contiguous();
   if (d_output.defined()) add_gradients(out, result, d_output, inputs);
   write_safetensors(options.out, out);
   std::string names;

@@ -36,7 +36,7 @@ bool has_avx512() { return false; }  // its kernels are not instrumented, the em
 #else
 bool has_avx512() { return has({"avx512_f", "avx512_bw", "avx512_vl", "avx512_dq", "fma3"}); }
 #endif
-bool has_avx512_bf16() { return has_avx512() && has({"avx512_bf16"}); }
+bool has_avx512_bf16() { return has_avx512() && has({"avx512_bf16", "avx512_vbmi"}); }
 bool has_amx() {
   // The operating system grants the tile registers to a process that asks.
   return has_avx512_bf16() && has({"amx_tile", "amx_bf16"}) && at::cpu::init_amx();

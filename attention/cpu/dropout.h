@@ -7,8 +7,8 @@
 namespace nanoflex::cpu {
 namespace {
 
-/// weights: [keys, width] from `key` on; column i is row `row[i]` of head `head[i]`. Dropped ones
-/// become 0, kept ones grow by 1 / (1 - probability).
+/// weights: [keys, width] from `key` on, as pairs of keys where products take pairs; column i is
+/// row `row[i]` of head `head[i]`. Dropped ones become 0, kept ones grow by 1 / (1 - probability).
 template <typename Math>
 void drop_columns(const Problem& p, const uint32_t* head, const uint32_t* row, int64_t key,
                   int rows, int width, float* weights) {
@@ -17,9 +17,17 @@ void drop_columns(const Problem& p, const uint32_t* head, const uint32_t* row, i
       const PhiloxWords words =
           dropout_words(p.seed, head[column], row[column], static_cast<uint32_t>(group));
       for (int i = 0; i < 4; ++i) {
-        if (group + i < key || group + i >= key + rows) continue;
-        float& weight = weights[(group + i - key) * width + column];
-        weight = words.word[i] < p.threshold ? 0 : weight * p.keep_scale;
+        const int64_t at = group + i - key;
+        if (at < 0 || at >= rows) continue;
+        const bool dropped = words.word[i] < p.threshold;
+        if constexpr (Math::kPair == 1) {
+          float& weight = weights[at * width + column];
+          weight = dropped ? 0 : weight * p.keep_scale;
+        } else {
+          auto& weight =
+              reinterpret_cast<LooseWord*>(weights)[(at / 2 * width + column) * 2 + at % 2];
+          weight = dropped ? uint16_t{0} : narrow(widen(weight) * p.keep_scale);
+        }
       }
     }
   }

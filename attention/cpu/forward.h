@@ -7,6 +7,7 @@
 
 #include "attention/cpu/denominator.h"
 #include "attention/cpu/dropout.h"
+#include "attention/cpu/softmax.h"
 #include "attention/cpu/tile_program.h"
 
 namespace nanoflex::cpu {
@@ -14,13 +15,13 @@ namespace {
 
 // Keys of a block at most, in units of every arithmetic.
 template <typename Math>
-constexpr int kForwardKeys = Math::kUnit == 1 ? 96 : 128;
+constexpr int kForwardKeys = Math::kUnit == 1 ? 96 : 256;
 constexpr int kForwardPanels = 8;  // panels of a unit, which share each block of keys
 
-// The running softmax of a panel: queries lie side by side, the last repeated to fill it.
+// Queries side by side, the last repeated to fill the panel.
 template <int kWidth>
 struct Panel {
-  float maximum[kWidth], sum[kWidth];  // of 2^(c (s - maximum))
+  Softmax<kWidth> softmax;
   int32_t key_begin[kWidth], key_end[kWidth];
   uint32_t row[kWidth], head[kWidth];  // t and b * H + h
   int64_t any_begin, any_end;          // keys that some query sees
@@ -36,7 +37,6 @@ class Forward {
   static constexpr int kWidth = Math::kLanes * Math::kVectors;
   static constexpr int kStep = Math::kUnit * Math::kPair;  // of keys in a product
   static constexpr int kKeys = kForwardKeys<Math>;
-  static constexpr bool kShort = Math::kPair == 2;  // weights are rounded to bf16
   using Panel = cpu::Panel<kWidth>;
 
  public:
@@ -48,7 +48,7 @@ class Forward {
         steps_(static_cast<int>(steps_of<Math>(problem.D))),
         depth_(static_cast<int>(rounded_up(problem.D, Math::kUnit))),
         panels_(static_cast<int>((unit.columns + kWidth - 1) / kWidth)),
-        exponent_(p_.softmax_scale * kLog2E),
+        weigher_(p_.softmax_scale * kLog2E, p_.exact),
         queries_(scratch.take<Element>(kForwardPanels * kWidth * steps_)),
         output_(scratch.take<float>(kForwardPanels * kWidth * depth_)),
         weights_(scratch.take<float>((kKeys + 1) * kWidth)),
@@ -114,8 +114,8 @@ class Forward {
       panel.key_end[lane] = static_cast<int32_t>(end);
       panel.row[lane] = static_cast<uint32_t>(t);
       panel.head[lane] = static_cast<uint32_t>(unit_.b * p_.H + h);
-      panel.maximum[lane] = -kInfinity;
-      panel.sum[lane] = 0;
+      panel.softmax.shift[lane] = -kInfinity;
+      panel.softmax.sum[lane] = 0;
       rows[lane] = row_of<const Input>(p_.q, unit_.b, h, t);
       if (index * kWidth + lane + 1 < unit_.columns) next(h, t);
     }
@@ -147,10 +147,15 @@ class Forward {
     for (int i = 0; i < panels_; ++i) {
       const Block block = block_of(i, key, count);
       if (block.rows == 0) continue;
-      multiply<Math>(static_cast<int>(rounded_up(block.rows, Math::kUnit)), kWidth, steps_,
-                     {keys.data + block.first * keys.row, keys.row, keys.step},
-                     queries_ + i * kWidth * steps_, kWidth, weights_, kWidth, false);
-      soften(block);
+      const auto score = [&] {
+        multiply<Math>(static_cast<int>(rounded_up(block.rows, Math::kUnit)), kWidth, steps_,
+                       {keys.data + block.first * keys.row, keys.row, keys.step},
+                       queries_ + i * kWidth * steps_, kWidth, weights_, kWidth, false);
+        if (block.cut || program_.has_score()) change(block);
+        hide(block);
+      };
+      score();
+      soften(block, score);
       multiply<Math>(
           depth_, kWidth, fill_up<Math>(weights_, kWidth, block.rows),
           {values.data + block.first / Math::kPair * values.step, values.row, values.step},
@@ -223,97 +228,27 @@ class Forward {
     return reinterpret_cast<typename V::I>(V::load(reinterpret_cast<const float*>(p)));
   }
 
-  // One step of the online softmax: scores become weights, and the panel's output is rescaled where
-  // the maximum grew.
-  void soften(const Block& block) {
-    if (block.cut || program_.has_score()) change(block);
-    hide(block);
+  // Scores become weights. Unless a program makes scores of any size, the shift seldom moves: it is
+  // cheaper to try without a look for the largest first, and at times to score the block again.
+  template <typename Score>
+  void soften(const Block& block, const Score& score) {
     Panel& panel = panel_[block.panel];
-    for (int n = 0; n < kWidth; n += Math::kLanes) {
-      const F highest = highest_of(block, n), earlier = V::load(panel.maximum + n);
-      const F now = keeps(earlier, highest) ? earlier : V::max(highest, earlier);
-      const F shift = now == -kInfinity ? V::broadcast(0.0f) : now;
-      const F rescale = V::template exp2<kShort>((earlier - shift) * exponent_);
-      const F sum = exponentiate(block, n, shift);
-      V::store(panel.maximum + n, now);
-      V::store(panel.sum + n, V::load(panel.sum + n) * rescale + sum);
-      if (!panel.fresh && V::any(rescale != 1.0f)) {
-        float* output = output_ + block.panel * kWidth * depth_ + n;
-        for (int64_t d = 0; d < p_.D; ++d) {
-          V::store(output + d * kWidth, V::load(output + d * kWidth) * rescale);
-        }
+    const auto rescale = [&](int n, F by) {
+      float* output = output_ + block.panel * kWidth * depth_ + n;
+      for (int64_t d = 0; d < p_.D && !panel.fresh; ++d) {
+        V::store(output + d * kWidth, V::load(output + d * kWidth) * by);
+      }
+    };
+    bool taken = false;
+    if constexpr (Math::kPair == 2) {
+      if (!program_.has_score() && !weigher_.is_exact(block.rows)) {
+        taken = weigher_.take_as_it_is(panel.softmax, weights_, block.rows);
+        if (!taken) score();
       }
     }
+    if (!taken) weigher_.take(panel.softmax, weights_, block.rows, rescale);
     if (p_.dropout) {
       drop_columns<Math>(p_, panel.head, panel.row, block.key, block.rows, kWidth, weights_);
-      if (Math::kPair == 2) pair_rows(block);
-    }
-  }
-
-  F highest_of(const Block& block, int n) const {
-    F highest = V::broadcast(-kInfinity), other = highest;
-    const float* s = weights_ + n;
-    int row = 0;
-    for (; row + 2 <= block.rows; row += 2) {
-      highest = V::max(V::load(s + row * kWidth), highest);
-      other = V::max(V::load(s + (row + 1) * kWidth), other);
-    }
-    if (row < block.rows) highest = V::max(V::load(s + row * kWidth), highest);
-    return V::max(highest, other);
-  }
-
-  // Whether all weights stay small under the maximum so far. Rounded to bf16 they lose nothing
-  // then.
-  bool keeps(F maximum, F highest) const {
-    constexpr float kMost = 8;  // as a power of 2
-    return kShort && !V::any((highest - maximum) * exponent_ > kMost);
-  }
-
-  // weights = 2^(c (s - shift)) in place, as pairs of rows where products take pairs; their sum. In
-  // fp32 exactly 1 where s is shift; what is rounded to bf16 needs no such care.
-  F exponentiate(const Block& block, int n, F shift) const {
-    F sum{}, other{};
-    float* s = weights_ + n;
-    auto* pairs = reinterpret_cast<uint32_t*>(weights_) + n;
-    const F shifted = shift * exponent_;
-    const auto weight = [&](int row) {
-      const F score = V::load(s + row * kWidth);
-      if constexpr (kShort) return V::template exp2<true>(score * exponent_ - shifted);
-      return V::exp2((score - shift) * exponent_);
-    };
-    const int rows = block.rows;
-    int row = 0;
-    for (; row + 2 <= rows; row += 2) {
-      const F first = weight(row), second = weight(row + 1);
-      sum += first;
-      other += second;
-      if (Math::kPair == 1 || p_.dropout) {
-        V::store(s + row * kWidth, first);
-        V::store(s + (row + 1) * kWidth, second);
-      } else {
-        V::store(pairs + row / 2 * kWidth, V::pair(first, second));
-      }
-    }
-    if (row < rows) {
-      const F last = weight(row);
-      sum += last;
-      if (Math::kPair == 1 || p_.dropout) {
-        V::store(s + row * kWidth, last);
-      } else {
-        V::store(pairs + row / 2 * kWidth, V::pair(last, F{}));
-      }
-    }
-    return sum + other;
-  }
-
-  void pair_rows(const Block& block) const {
-    auto* pairs = reinterpret_cast<uint32_t*>(weights_);
-    for (int row = 0; row < block.rows; row += 2) {
-      for (int n = 0; n < kWidth; n += Math::kLanes) {
-        const F first = V::load(weights_ + row * kWidth + n);
-        const F second = row + 1 < block.rows ? V::load(weights_ + (row + 1) * kWidth + n) : F{};
-        V::store(pairs + row / 2 * kWidth + n, V::pair(first, second));
-      }
     }
   }
 
@@ -324,24 +259,25 @@ class Forward {
     const int lanes = static_cast<int>(smaller<int64_t>(kWidth, unit_.columns - index * kWidth));
     if (unit_.partial) {
       for (int lane = 0; lane < lanes; ++lane) {
-        put_partial(index * kWidth + lane, panel.maximum[lane], panel.sum[lane], output + lane);
+        put_partial(index * kWidth + lane, weigher_.score(panel.softmax.shift[lane]),
+                    panel.softmax.sum[lane], output + lane);
       }
       return;
     }
     float factor[kWidth];
     double log2_sum[kWidth];
     for (int n = 0; n < kWidth; n += Math::kLanes) {
-      const auto log2 = Elementary<Math::kLanes>::log2(V::load(panel.sum + n));
+      const auto log2 = Elementary<Math::kLanes>::log2(V::load(panel.softmax.sum + n));
       __builtin_memcpy(log2_sum + n, &log2, sizeof(log2));
     }
     Input* rows[kWidth] = {};
     auto [h, t] = place(index * kWidth);
     for (int lane = 0; lane < lanes; ++lane, next(h, t)) {
-      const float sum = panel.sum[lane];
+      const float sum = panel.softmax.sum[lane];
       factor[lane] = sum > 0 || sum != sum ? 1 / sum : 0;
       rows[lane] = row_of<Input>(p_.o, unit_.b, h, t);
-      put_denominator(p_, (unit_.b * p_.H + h) * p_.T + t, panel.maximum[lane], sum,
-                      log2_sum[lane]);
+      put_denominator(p_, (unit_.b * p_.H + h) * p_.T + t,
+                      weigher_.score(panel.softmax.shift[lane]), sum, log2_sum[lane]);
     }
     for (int lane = lanes; lane < kWidth; ++lane) factor[lane] = 0;
     put_rows<Math::kLanes, Input>(output, p_.D, kWidth, factor,
@@ -359,10 +295,10 @@ class Forward {
   const ForwardUnit& unit_;
   const int steps_, depth_;  // D in steps of a product, and filled up to whole units
   const int panels_;
-  const float exponent_;  // of 2, for scores
-  Element* queries_;      // [panel, steps, kWidth]
-  float* output_;         // [panel, depth, kWidth]
-  float* weights_;        // [keys, kWidth], or pairs [keys / 2, kWidth]
+  const Weights<Math, kWidth> weigher_;
+  Element* queries_;  // [panel, steps, kWidth]
+  float* output_;     // [panel, depth, kWidth]
+  float* weights_;    // [keys, kWidth], or pairs [keys / 2, kWidth]
   Element* key_scratch_;
   Element* value_scratch_;
   Panel* panel_;

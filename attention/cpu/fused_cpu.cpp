@@ -64,6 +64,7 @@ Problem make_problem(const at::Tensor& q, const at::Tensor& k, const at::Tensor&
             .right = 0,
             .scale = static_cast<float>(options.scale),
             .softmax_scale = options.score.defined() ? 1 : static_cast<float>(options.scale),
+            .exact = options.need_logsumexp,
             .blocks = blocks_of(options)};
   if (code) p.program = &code->program();
   // Positions are at most S + T apart.

@@ -30,6 +30,7 @@ struct Problem {
   float scale;          ///< of q k^T, > 0
   float softmax_scale;  ///< of what the softmax is taken of: scale, or 1 where a score changes it
 
+  bool exact = false;                ///< the logsumexp, to fp32's digits for any dtype
   Blocks blocks = {};                ///< further masked, beside the band
   const Program* program = nullptr;  ///< of this pass: masks cut blocks, changes scores
 

@@ -182,6 +182,7 @@ struct Vectors {
 // Single elements, at any address and whatever their bytes were stored as.
 typedef float LooseFloat __attribute__((aligned(2), may_alias));
 typedef uint32_t LooseBits __attribute__((aligned(2), may_alias));
+typedef uint16_t LooseWord __attribute__((may_alias));
 inline float element(const float* p) { return *reinterpret_cast<const LooseFloat*>(p); }
 inline uint32_t element(const uint32_t* p) { return *reinterpret_cast<const LooseBits*>(p); }
 

@@ -148,15 +148,17 @@ FlexResult by_vanilla(const Tensors& inputs, const Flex& flex, at::ScalarType dt
 }
 
 FlexResult by_kernels(const cpu::KernelSet& kernels, const Tensors& inputs, const Flex& flex,
-                      at::ScalarType dtype) {
+                      at::ScalarType dtype, bool need_logsumexp) {
   const at::Tensor q = inputs.q.to(dtype), k = inputs.k.to(dtype), v = inputs.v.to(dtype);
-  const FusedOptions options = fused_options(q, k, {.mask = flex.mask, .score = flex.score});
+  const FusedOptions options = fused_options(
+      q, k, {.mask = flex.mask, .score = flex.score, .need_logsumexp = need_logsumexp});
   const FusedResult forward = cpu::forward(q, k, v, options, kernels);
   const FusedGradients gradients =
       cpu::backward(q, k, v, forward, inputs.d_output.to(dtype), inputs.d_logsumexp.to(at::kFloat),
                     options, kernels);
   FlexResult result{.tensors = inputs, .captured = gradients.captured};
-  result.tensors.output = forward.output, result.tensors.logsumexp = forward.logsumexp;
+  result.tensors.output = forward.output;
+  result.tensors.logsumexp = need_logsumexp ? forward.logsumexp : at::Tensor();
   result.tensors.dq = gradients.dq, result.tensors.dk = gradients.dk;
   result.tensors.dv = gradients.dv;
   return result;

@@ -39,8 +39,9 @@ struct FlexResult {
 
 Tensors flex_inputs(const FlexSizes& sizes, at::ScalarType dtype);
 FlexResult by_vanilla(const Tensors& inputs, const Flex& flex, at::ScalarType dtype);
+/// The logsumexp only where it is asked for: then weights rounded to bf16 are summed before that.
 FlexResult by_kernels(const cpu::KernelSet& kernels, const Tensors& inputs, const Flex& flex,
-                      at::ScalarType dtype);
+                      at::ScalarType dtype, bool need_logsumexp = true);
 
 /// Largest absolute difference.
 double flex_error(const at::Tensor& x, const at::Tensor& truth);

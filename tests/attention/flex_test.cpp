@@ -35,8 +35,10 @@ TEST_P(FlexCpu, EveryInstructionSetIsAsExactAsWholeTensors) {
       for (const cpu::KernelSet& kernels : cpu::all_kernels()) {
         SCOPED_TRACE(c10::str(named.name, ", ", kernels.name, ", q ", inputs.q.sizes(), ", k ",
                               inputs.k.sizes()));
-        expect_as_exact(by_kernels(kernels, inputs, flex, GetParam()), plain, truth, flex,
-                        GetParam());
+        for (const bool need_logsumexp : {false, true}) {
+          expect_as_exact(by_kernels(kernels, inputs, flex, GetParam(), need_logsumexp), plain,
+                          truth, flex, GetParam());
+        }
         if (testing::Test::HasFailure()) return;
       }
     }

@@ -1,0 +1,197 @@
+// The online softmax (Milakov and Gimelshein, arXiv:1805.02867) of a panel of queries, which lie
+// side by side as lanes, over blocks of keys: scores become weights 2^(c s - m) in place.
+#pragma once
+
+#include <type_traits>
+
+#include "attention/cpu/math.h"
+#include "attention/cpu/rounded_exp2.h"
+
+namespace nanoflex::cpu {
+namespace {
+
+/// What is known of each query's scores so far.
+template <int kWidth>
+struct Softmax {
+  float shift[kWidth];  ///< m: in fp32 the largest score, else near c times it; -inf: none yet
+  float sum[kWidth];    ///< of the weights
+};
+
+// The largest of rows of scores.
+template <int kLanes>
+typename Vectors<kLanes>::F highest_of(const float* s, int rows, int stride) {
+  using V = Vectors<kLanes>;
+  typename V::F highest[4];
+  for (auto& h : highest) h = V::broadcast(-kInfinity);
+  int row = 0;
+  for (; row + 4 <= rows; row += 4) {
+    for (int i = 0; i < 4; ++i) highest[i] = V::max(V::load(s + (row + i) * stride), highest[i]);
+  }
+  for (; row < rows; ++row) highest[0] = V::max(V::load(s + row * stride), highest[0]);
+  return V::max(V::max(highest[0], highest[1]), V::max(highest[2], highest[3]));
+}
+
+/// Weights in fp32: exactly 1 at the largest score.
+template <typename Math, int kWidth>
+class ExactWeights {
+  using V = Vectors<Math::kLanes>;
+  using F = typename V::F;
+
+ public:
+  using Softmax = cpu::Softmax<kWidth>;
+
+  /// `exponent`: c, of 2. These weights are always exact.
+  ExactWeights(float exponent, bool) : exponent_(exponent) {}
+
+  float score(float shift) const { return shift; }
+
+  /// s: [rows, kWidth]. Where the shift grows, rescale(lane, by) is told what outputs and sums so
+  /// far are to be multiplied with.
+  template <typename Rescale>
+  void take(Softmax& softmax, float* s, int rows, const Rescale& rescale) const {
+    for (int n = 0; n < kWidth; n += Math::kLanes) {
+      const F earlier = V::load(softmax.shift + n);
+      const F now = V::max(highest_of<Math::kLanes>(s + n, rows, kWidth), earlier);
+      const F shift = now == -kInfinity ? V::broadcast(0.0f) : now;
+      const F by = V::exp2((earlier - shift) * exponent_);
+      F sum{}, other{};
+      int row = 0;
+      for (; row + 2 <= rows; row += 2) {
+        sum += weigh(s + row * kWidth + n, shift);
+        other += weigh(s + (row + 1) * kWidth + n, shift);
+      }
+      if (row < rows) sum += weigh(s + row * kWidth + n, shift);
+      V::store(softmax.shift + n, now);
+      V::store(softmax.sum + n, V::load(softmax.sum + n) * by + (sum + other));
+      if (V::any(by != 1.0f)) rescale(n, by);
+    }
+  }
+
+ private:
+  F weigh(float* s, F shift) const {
+    const F weight = V::exp2((V::load(s) - shift) * exponent_);
+    V::store(s, weight);
+    return weight;
+  }
+
+  const float exponent_;
+};
+
+/// Weights rounded to bf16, which may lie above 1 as well as below: they are as exact there, so the
+/// shift seldom moves. What becomes of a lane does not depend on the others.
+template <typename Math, int kWidth>
+class RoundedWeights {
+  using V = Vectors<16>;
+  using F = V::F;
+  using U = V::U;
+  using I = V::I;
+  using Powers = RoundedExp2;
+
+ public:
+  using Softmax = cpu::Softmax<kWidth>;
+
+  /// `exact`: the sum of the weights counts, beside what they weigh.
+  RoundedWeights(float exponent, bool exact) : exponent_(exponent), exact_(exact) {}
+
+  float score(float shift) const { return shift / exponent_; }
+
+  /// s: [rows, kWidth], afterwards pairs of rows [rows / 2, kWidth].
+  template <typename Rescale>
+  void take(Softmax& softmax, float* s, int rows, const Rescale& rescale) const {
+    for (int n = 0; n < kWidth; n += 16) {
+      const F earlier = V::load(softmax.shift + n);
+      const F highest = highest_of<16>(s + n, rows, kWidth) * exponent_;
+      const bool exact = is_exact(rows);
+      const F place = highest * Powers::kSteps + zero(earlier);
+      const U places = Powers::places(place, place) >> 16;
+      const I moves = exact ? (highest - earlier > kMost) : fits(earlier, places) == 0;
+      const F now = moves ? highest : exact ? earlier : known(earlier);
+      const F shift = known(now), by = V::template exp2<true>(earlier - shift);
+      const F sum = exact ? weigh_exactly(s + n, rows, shift) : weigh(s + n, rows, shift).sum;
+      V::store(softmax.shift + n, now);
+      V::store(softmax.sum + n, V::load(softmax.sum + n) * by + sum);
+      if (V::any(by != 1.0f)) rescale(n, by);
+    }
+  }
+
+  /// Whether a block's weights are summed before they are rounded: also where rows are so few that
+  /// their errors would not average out.
+  bool is_exact(int rows) const { return exact_ || rows <= 64; }
+
+  /// The same without a look for the highest score first. False where the shift must move: then the
+  /// scores are lost, and all else is as it was. REQUIRES: !is_exact(rows).
+  bool take_as_it_is(Softmax& softmax, float* s, int rows) const {
+    F sum[kWidth / 16];
+    for (int n = 0; n < kWidth; n += 16) {
+      const F earlier = V::load(softmax.shift + n);
+      const auto [weights, highest] = weigh(s + n, rows, known(earlier));
+      const U even = highest & 0xffff, odd = highest >> 16;
+      if (V::any(fits(earlier, even > odd ? even : odd) == 0)) return false;
+      sum[n / 16] = weights;
+    }
+    for (int n = 0; n < kWidth; n += 16) {
+      V::store(softmax.shift + n, known(V::load(softmax.shift + n)));
+      V::store(softmax.sum + n, V::load(softmax.sum + n) + sum[n / 16]);
+    }
+    return true;
+  }
+
+ private:
+  static constexpr float kMost = 16;  // how far weights may leave 1 before the shift moves
+
+  static F known(F shift) { return shift == -kInfinity ? F{} : shift; }
+  static F zero(F shift) { return Powers::kZero - known(shift) * Powers::kSteps; }
+
+  // Whether a block whose highest score has this place leaves the shift alone.
+  static I fits(F shift, U place) {
+    constexpr auto kHighest = static_cast<uint32_t>((127 + kMost) * Powers::kSteps);
+    constexpr auto kLowest = static_cast<uint32_t>((127 - kMost) * Powers::kSteps);
+    return (place <= kHighest) & ((shift != -kInfinity) | (place >= kLowest));
+  }
+
+  struct Weighed {
+    F sum;
+    U highest;  // place of the even rows, of the odd ones
+  };
+  Weighed weigh(float* s, int rows, F shift) const {
+    const F factor = V::broadcast(exponent_ * Powers::kSteps), zero = RoundedWeights::zero(shift);
+    F sum{}, other{};
+    U highest{};
+    const auto put = [&](int row, F second) {
+      const U places = Powers::places(V::load(s + row * kWidth) * factor + zero, second);
+      const U powers = Powers::powers(places);
+      V::store(reinterpret_cast<uint32_t*>(s) + row / 2 * kWidth, powers);
+      highest = Powers::higher(highest, places);
+      sum += Powers::lower(powers);
+      other += Powers::upper(powers);
+    };
+    int row = 0;
+    for (; row + 2 <= rows; row += 2) put(row, V::load(s + (row + 1) * kWidth) * factor + zero);
+    if (row < rows) put(row, F{});
+    return {sum + other, highest};
+  }
+
+  // With the sum of what the weights were before they were rounded.
+  F weigh_exactly(float* s, int rows, F shift) const {
+    F sum{};
+    for (int row = 0; row < rows; row += 2) {
+      F weight[2] = {};
+      for (int i = 0; i < 2 && row + i < rows; ++i) {
+        weight[i] = V::template exp2<true>(V::load(s + (row + i) * kWidth) * exponent_ - shift);
+        sum += weight[i];
+      }
+      V::store(reinterpret_cast<uint32_t*>(s) + row / 2 * kWidth, V::pair(weight[0], weight[1]));
+    }
+    return sum;
+  }
+
+  const float exponent_;
+  const bool exact_;
+};
+
+template <typename Math, int kWidth>
+using Weights =
+    std::conditional_t<Math::kPair == 2, RoundedWeights<Math, kWidth>, ExactWeights<Math, kWidth>>;
+
+}  // namespace
+}  // namespace nanoflex::cpu
