@@ -81,7 +81,7 @@ class Head {
       kernels_.gradients(chunk, section, scratch,
                          dx_.mutable_data_ptr<float>() + i * dx_.stride(0));
     });
-    const at::Tensor dx = dx_.narrow(1, 0, x_.size(1)).sum(0);
+    const at::Tensor dx = dx_.sum(0);
     kernels_.put_rows(chunk, dx.const_data_ptr<float>(), factors_.const_data_ptr<float>(),
                       result_.dx.narrow(0, row, rows).mutable_data_ptr());
   }

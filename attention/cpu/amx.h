@@ -52,22 +52,23 @@ struct AmxMath {
   static constexpr int kPair = 2, kUnit = 16;
   using Session = typename Tiles::Session;
 
-  /// REQUIRES: M, N and K multiples of kUnit; a.step == 1.
-  static void multiply(int M, int N, int K, Operand<Element> a, const Element* b, ptrdiff_t b_step,
-                       float* c, ptrdiff_t c_row, bool accumulate) {
+  /// REQUIRES: M, N and K multiples of kUnit.
+  static void multiply(int M, int N, int K, Operand<Element> a, Columns<const Element> b,
+                       Columns<float> c, bool accumulate) {
     const auto block = [&](int m, int n) {
-      const Operand<Element> rows{a.data + m * a.row, a.row, 1};
-      float* out = c + m * c_row + n;
+      const Operand<Element> rows{a.data + m * a.row, a.row, a.step};
+      const Columns<const Element> columns = panel_of(b, n / 16);
+      const Columns<float> out = panel_of(c.from(m), n / 16);
       if (M - m > 16) {
         if (N - n > 16) {
-          multiply_block<true, true>(K, rows, b + n, b_step, out, c_row, accumulate);
+          multiply_block<true, true>(K, rows, columns, out, accumulate);
         } else {
-          multiply_block<true, false>(K, rows, b + n, b_step, out, c_row, accumulate);
+          multiply_block<true, false>(K, rows, columns, out, accumulate);
         }
       } else if (N - n > 16) {
-        multiply_block<false, true>(K, rows, b + n, b_step, out, c_row, accumulate);
+        multiply_block<false, true>(K, rows, columns, out, accumulate);
       } else {
-        multiply_block<false, false>(K, rows, b + n, b_step, out, c_row, accumulate);
+        multiply_block<false, false>(K, rows, columns, out, accumulate);
       }
     };
     // The larger factor is read once, the smaller one again and again.
@@ -86,30 +87,31 @@ struct AmxMath {
   // Sums in tiles 0 .. 3, rows of a in 4 and 5, columns of b in 6 and 7. kTall, kWide: two tiles of
   // rows, of columns.
   template <bool kTall, bool kWide>
-  static void multiply_block(int K, Operand<Element> a, const Element* b, ptrdiff_t b_step,
-                             float* c, ptrdiff_t c_row, bool accumulate) {
-    begin<0>(c, c_row, accumulate);
-    if constexpr (kWide) begin<1>(c + 16, c_row, accumulate);
-    if constexpr (kTall) begin<2>(c + 16 * c_row, c_row, accumulate);
-    if constexpr (kTall && kWide) begin<3>(c + 16 * c_row + 16, c_row, accumulate);
-    for (int k = 0; k < K; k += 16, b += 16 * b_step) {
-      Tiles::template load<4>(a.data + k, a.row);
-      Tiles::template load<6>(b, b_step);
+  static void multiply_block(int K, Operand<Element> a, Columns<const Element> b, Columns<float> c,
+                             bool accumulate) {
+    float* lower = c.data + 16 * c.row;
+    begin<0>(c.data, c.row, accumulate);
+    if constexpr (kWide) begin<1>(c.data + c.panel, c.row, accumulate);
+    if constexpr (kTall) begin<2>(lower, c.row, accumulate);
+    if constexpr (kTall && kWide) begin<3>(lower + c.panel, c.row, accumulate);
+    for (int k = 0; k < K; k += 16) {
+      Tiles::template load<4>(a.data + k * a.step, a.row);
+      Tiles::template load<6>(b.data + k * b.row, b.row);
       Tiles::template dot<0, 4, 6>();
       if constexpr (kWide) {
-        Tiles::template load<7>(b + 16, b_step);
+        Tiles::template load<7>(b.data + k * b.row + b.panel, b.row);
         Tiles::template dot<1, 4, 7>();
       }
       if constexpr (kTall) {
-        Tiles::template load<5>(a.data + k + 16 * a.row, a.row);
+        Tiles::template load<5>(a.data + k * a.step + 16 * a.row, a.row);
         Tiles::template dot<2, 5, 6>();
         if constexpr (kWide) Tiles::template dot<3, 5, 7>();
       }
     }
-    Tiles::template store<0>(c, c_row);
-    if constexpr (kWide) Tiles::template store<1>(c + 16, c_row);
-    if constexpr (kTall) Tiles::template store<2>(c + 16 * c_row, c_row);
-    if constexpr (kTall && kWide) Tiles::template store<3>(c + 16 * c_row + 16, c_row);
+    Tiles::template store<0>(c.data, c.row);
+    if constexpr (kWide) Tiles::template store<1>(c.data + c.panel, c.row);
+    if constexpr (kTall) Tiles::template store<2>(lower, c.row);
+    if constexpr (kTall && kWide) Tiles::template store<3>(lower + c.panel, c.row);
   }
 
   template <int t>

@@ -88,10 +88,10 @@ class Backward {
     const Input* k = row_of<const Input>(p_.k, unit_.b, unit_.h_kv, key_);
     const Input* v = row_of<const Input>(p_.v, unit_.b, unit_.h_kv, key_);
     for (int64_t i = 0; i < steps_ * width_; ++i) k_columns_[i] = v_columns_[i] = 0;
-    put_columns<Math, Input>([&](int64_t key) { return k + key * p_.k.row; }, keys_, p_.D, width_,
-                             k_columns_);
-    put_columns<Math, Input>([&](int64_t key) { return v + key * p_.v.row; }, keys_, p_.D, width_,
-                             v_columns_);
+    put_columns<Math, Input>([&](int64_t key) { return k + key * p_.k.row; }, keys_, p_.D,
+                             columns(k_columns_, 0));
+    put_columns<Math, Input>([&](int64_t key) { return v + key * p_.v.row; }, keys_, p_.D,
+                             columns(v_columns_, 0));
     k_rows_ = stacked_rows<Math>(k, p_.k.row, keys_, p_.D, D_, true, k_stacked_);
     for (int64_t i = 0; i < static_cast<int64_t>(width_) * depth_; ++i) dk_[i] = dv_[i] = 0;
   }
@@ -101,8 +101,8 @@ class Backward {
     const Input* d_o = row_of<const Input>(p_.d_o, unit_.b, h, row);
     const auto q_left = left_rows<Math>(q, p_.q.row, rows, p_.D, q_scratch_);
     const auto do_left = left_rows<Math>(d_o, p_.d_o.row, rows, p_.D, do_scratch_);
-    const auto q_columns = left_columns<Math>(q, p_.q.row, rows, p_.D, kQueries, q_stacked_);
-    const auto do_columns = left_columns<Math>(d_o, p_.d_o.row, rows, p_.D, kQueries, do_stacked_);
+    const auto q_columns = left_columns<Math>(q, p_.q.row, rows, p_.D, q_stacked_);
+    const auto do_columns = left_columns<Math>(d_o, p_.d_o.row, rows, p_.D, do_stacked_);
     if (p_.dropout) draw(h, row, rows);
     program_.put_rows(rows, [&](int64_t i) { return row + i + p_.S - p_.T; });
     int first = 0, last = 0;  // keys of the unit that some query of the block sees
@@ -121,24 +121,23 @@ class Backward {
         return Operand<Element>{left.data + from * left.row, left.row, left.step};
       };
       const int count = static_cast<int>(rounded_up(end - begin, Math::kUnit));
-      multiply<Math>(count, kWidth, steps_, part(q_left), k_columns_ + n, width_,
-                     p_tile_ + begin * kWidth, kWidth, false);
-      multiply<Math>(count, kWidth, steps_, part(do_left), v_columns_ + n, width_,
-                     ds_tile_ + begin * kWidth, kWidth, false);
+      multiply<Math>(count, kWidth, steps_, part(q_left), columns(k_columns_, n),
+                     tile_of(p_tile_).from(begin), false);
+      multiply<Math>(count, kWidth, steps_, part(do_left), columns(v_columns_, n),
+                     tile_of(ds_tile_).from(begin), false);
       differentiate(h, row, {begin, end}, n, seen == Sight::kSome);
-      add_products(do_columns, p_tile_, kWidth, {begin, end}, dv_ + n);
+      add_products(do_columns, pairs(p_tile_), {begin, end}, sums(dv_, n));
       if constexpr (Math::kPair == 1) {
-        add_products(q_columns, ds_rows_ + n, width_, {begin, end}, dk_ + n);
+        add_products(q_columns, {ds_rows_ + n, width_, Math::kLanes}, {begin, end}, sums(dk_, n));
       } else {
-        add_products(q_columns, ds_tile_, kWidth, {begin, end}, dk_ + n);
+        add_products(q_columns, pairs(ds_tile_), {begin, end}, sums(dk_, n));
       }
     }
     if (last > 0) {
       const int step = first / Math::kPair;
       multiply<Math>(static_cast<int>(rounded_up(rows, Math::kUnit)), D_,
                      static_cast<int>(steps_of<Math>(last - first)),
-                     {ds_rows_ + step, width_ / Math::kPair, 1}, k_rows_.data + step * k_rows_.step,
-                     k_rows_.step, dq_, D_, false);
+                     {ds_rows_ + step, width_ / Math::kPair, 1}, k_rows_.from(step), dq(), false);
     }
     add_to_dq(h, tile, row, rows, last > 0);
   }
@@ -148,15 +147,28 @@ class Backward {
   };
 
   // sums [depth, panel] += left right over the rows of `range`; right: [queries, panel], or pairs.
-  template <typename Tile>
-  void add_products(const Operand<Element>& left, Tile* right, int64_t width, RowRange range,
-                    float* sums) {
+  void add_products(const Operand<Element>& left, Columns<Element> right, RowRange range,
+                    Columns<float> sums) {
     const int64_t first = range.begin / Math::kPair;
-    auto* rows = reinterpret_cast<Element*>(right) + first * width;
-    const int steps = fill_up<Math>(rows, width, range.end - range.begin);
+    const auto rows = right.from(first);
+    const int steps = fill_up<Math>(rows, kWidth, range.end - range.begin);
     multiply<Math>(depth_, kWidth, steps, {left.data + first * left.step, left.row, left.step},
-                   rows, width, sums, width_, true);
+                   rows, sums, true);
   }
+
+  // From the n-th key on: [steps, keys], [depth, keys].
+  Columns<Element> columns(Element* all, int n) const {
+    return panel_of(columns_of<Math>(all, steps_, width_), n / Math::kLanes);
+  }
+  Columns<float> sums(float* all, int n) const {
+    return panel_of(columns_of<Math>(all, depth_, width_), n / Math::kLanes);
+  }
+  // [queries, panel], or the same place as pairs of queries.
+  static Columns<float> tile_of(float* all) { return columns_of<Math>(all, kQueries, kWidth); }
+  static Columns<Element> pairs(float* all) {
+    return columns_of<Math>(reinterpret_cast<Element*>(all), kQueries, kWidth);
+  }
+  Columns<float> dq() const { return columns_of<Math>(dq_, kQueries, D_); }
 
   // The rows of the block that see any of the panel's keys; begins with a step of a product.
   RowRange seeing_rows(int64_t row, int rows, int n) const {
@@ -186,7 +198,7 @@ class Backward {
       strip_ = {};
       if (programmed) {
         strip_.result =
-            program_.run(p_tile_ + begin * kWidth, kWidth, p_.scale, begin, n, end - begin, cut);
+            program_.run(tile_of(p_tile_).from(begin), p_.scale, begin, n, end - begin, cut);
         strip_.row = begin;
       }
       differentiate_rows(h, row, begin, end, n);
@@ -204,9 +216,9 @@ class Backward {
           put_row(i, n, lane, a);
           if (i + 1 < end) put_row(i + 1, n, lane, b);
         } else {
-          const int at = i / 2 * kWidth + lane;
-          V::store(reinterpret_cast<uint32_t*>(p_tile_) + at, V::pair(a.p, b.p));
-          V::store(reinterpret_cast<uint32_t*>(ds_tile_) + at, V::pair(a.ds, b.ds));
+          const int at = lane / Math::kLanes;
+          V::store(panel_of(pairs(p_tile_), at).from(i / 2).data, V::pair(a.p, b.p));
+          V::store(panel_of(pairs(ds_tile_), at).from(i / 2).data, V::pair(a.ds, b.ds));
           auto* rows = reinterpret_cast<uint16_t*>(ds_rows_) + i * width_ + n + lane;
           V::store(rows, V::narrow(a.ds));
           if (i + 1 < end) V::store(rows + width_, V::narrow(b.ds));
@@ -241,8 +253,11 @@ class Backward {
   };
   Weights weights(const Row& row, int lane) {
     const auto& changed = strip_.result;
-    const int tile = row.at * kWidth + lane, place = tile - strip_.row * kWidth;
-    F s = V::load(changed.changed ? changed.changed + place : p_tile_ + tile);
+    const int place = (row.at - strip_.row) * kWidth + lane;
+    const auto at = [&](float* all) {
+      return V::load(panel_of(tile_of(all), lane / Math::kLanes).from(row.at).data);
+    };
+    F s = changed.changed ? V::load(changed.changed + place) : at(p_tile_);
     if constexpr (kShort) {
       s = s * exponent_ - row.shifted;
     } else {
@@ -254,7 +269,7 @@ class Backward {
       const auto seen = (number >= row.begin) & (number < row.end);
       s = seen != 0 ? s : V::broadcast(-kInfinity);
     }
-    F p = V::template exp2<kShort>(s), dp = V::load(ds_tile_ + tile), kept = p;
+    F p = V::template exp2<kShort>(s), dp = at(ds_tile_), kept = p;
     if (p_.dropout) {
       const F keep = V::load(keep_ + row.at * width_ + row.n + lane);
       kept = p * keep;
@@ -270,7 +285,7 @@ class Backward {
   }
 
   void put_row(int i, int n, int lane, const Weights& weights) {
-    V::store(p_tile_ + i * kWidth + lane, weights.p);
+    V::store(panel_of(tile_of(p_tile_), lane / Math::kLanes).from(i).data, weights.p);
     V::store(ds_rows_ + i * width_ + n + lane, weights.ds);
   }
 
@@ -300,8 +315,11 @@ class Backward {
     }
     float* out = p_.dq + (head * p_.T + row) * p_.D;
     for (int i = 0; any && i < rows; ++i) {
-      const float* from = dq_ + i * D_;
-      for (int64_t d = 0; d < p_.D; ++d) out[i * p_.D + d] += from[d] * p_.scale;
+      for (int64_t d = 0; d < p_.D; d += Math::kLanes) {
+        const float* from = panel_of(dq(), d / Math::kLanes).from(i).data;
+        const int64_t count = smaller<int64_t>(Math::kLanes, p_.D - d);
+        for (int64_t j = 0; j < count; ++j) out[i * p_.D + d + j] += from[j] * p_.scale;
+      }
     }
     const int64_t next =
         next_unit(p_, {unit_.b, h, row, rows, 0, unit_.keys_per_unit}, unit_.index + 1);
@@ -311,10 +329,10 @@ class Backward {
   void close() {
     float scale[kKeys], one[kKeys];
     for (int key = 0; key < width_; ++key) scale[key] = p_.scale, one[key] = 1;
-    put_rows<Math::kLanes, Input>(dk_, p_.D, width_, scale, [&](int64_t key) {
+    put_rows<Math::kLanes, Input>(sums(dk_, 0), p_.D, width_, scale, [&](int64_t key) {
       return key < keys_ ? row_of<Input>(p_.dk, unit_.b, unit_.h_kv, key_ + key) : nullptr;
     });
-    put_rows<Math::kLanes, Input>(dv_, p_.D, width_, one, [&](int64_t key) {
+    put_rows<Math::kLanes, Input>(sums(dv_, 0), p_.D, width_, one, [&](int64_t key) {
       return key < keys_ ? row_of<Input>(p_.dv, unit_.b, unit_.h_kv, key_ + key) : nullptr;
     });
   }
@@ -330,7 +348,7 @@ class Backward {
   Element* k_columns_;       // [steps, width]
   Element* v_columns_;
   Element* k_stacked_;
-  Operand<Element> k_rows_{};
+  Columns<const Element> k_rows_{};
   float* dk_;  // [depth, width]
   float* dv_;
   float* dq_;       // [queries, D]

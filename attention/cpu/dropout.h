@@ -7,11 +7,11 @@
 namespace nanoflex::cpu {
 namespace {
 
-/// weights: [keys, width] from `key` on, as pairs of keys where products take pairs; column i is
+/// weights: [rows, width] from `key` on, as pairs of keys where products take pairs; column i is
 /// row `row[i]` of head `head[i]`. Dropped ones become 0, kept ones grow by 1 / (1 - probability).
 template <typename Math>
 void drop_columns(const Problem& p, const uint32_t* head, const uint32_t* row, int64_t key,
-                  int rows, int width, float* weights) {
+                  int rows, int width, Columns<typename Math::Element> weights) {
   for (int64_t group = key / 4 * 4; group < key + rows; group += 4) {
     for (int column = 0; column < width; ++column) {
       const PhiloxWords words =
@@ -20,12 +20,13 @@ void drop_columns(const Problem& p, const uint32_t* head, const uint32_t* row, i
         const int64_t at = group + i - key;
         if (at < 0 || at >= rows) continue;
         const bool dropped = words.word[i] < p.threshold;
+        auto* place = weights.data + at / Math::kPair * weights.row +
+                      column / Math::kLanes * weights.panel + column % Math::kLanes;
         if constexpr (Math::kPair == 1) {
-          float& weight = weights[at * width + column];
+          float& weight = *place;
           weight = dropped ? 0 : weight * p.keep_scale;
         } else {
-          auto& weight =
-              reinterpret_cast<LooseWord*>(weights)[(at / 2 * width + column) * 2 + at % 2];
+          auto& weight = reinterpret_cast<LooseWord*>(place)[at % 2];
           weight = dropped ? uint16_t{0} : narrow(widen(weight) * p.keep_scale);
         }
       }

@@ -13,9 +13,12 @@
 namespace nanoflex::cpu {
 namespace {
 
-// Keys of a block at most, in units of every arithmetic.
+// Keys of a block at most, whose weights enter one product, and of a part of it, whose scores stay
+// in the first cache until they are weights. In units of every arithmetic.
 template <typename Math>
 constexpr int kForwardKeys = Math::kUnit == 1 ? 96 : 256;
+template <typename Math>
+constexpr int kForwardPart = Math::kUnit == 1 ? 96 : 64;
 constexpr int kForwardPanels = 8;  // panels of a unit, which share each block of keys
 
 // Queries side by side, the last repeated to fill the panel.
@@ -27,6 +30,7 @@ struct Panel {
   int64_t any_begin, any_end;          // keys that some query sees
   int64_t all_begin, all_end;          // keys that every query sees
   bool fresh;                          // has met no keys: its output holds nothing yet
+  bool exact;                          // weights are not to be approximated
 };
 
 template <typename Math, typename Input>
@@ -36,6 +40,7 @@ class Forward {
   using Element = typename Math::Element;
   static constexpr int kWidth = Math::kLanes * Math::kVectors;
   static constexpr int kStep = Math::kUnit * Math::kPair;  // of keys in a product
+  static constexpr bool kTiled = Math::kUnit > 1;
   static constexpr int kKeys = kForwardKeys<Math>;
   using Panel = cpu::Panel<kWidth>;
 
@@ -48,10 +53,12 @@ class Forward {
         steps_(static_cast<int>(steps_of<Math>(problem.D))),
         depth_(static_cast<int>(rounded_up(problem.D, Math::kUnit))),
         panels_(static_cast<int>((unit.columns + kWidth - 1) / kWidth)),
-        weigher_(p_.softmax_scale * kLog2E, p_.exact),
+        part_keys_(kTiled && p_.blocks.kinds ? part_keys(p_.blocks.size) : kKeys),
+        weigher_(p_.softmax_scale * kLog2E),
         queries_(scratch.take<Element>(kForwardPanels * kWidth * steps_)),
         output_(scratch.take<float>(kForwardPanels * kWidth * depth_)),
-        weights_(scratch.take<float>((kKeys + 1) * kWidth)),
+        weights_(scratch.take<Element>((kTiled ? kKeys / Math::kPair : kKeys + 1) * kWidth)),
+        scores_(scratch.take<float>(kTiled ? kKeys * kWidth : 0)),
         key_scratch_(scratch.take<Element>(kKeys * steps_)),
         value_scratch_(scratch.take<Element>(kKeys * rounded_up(depth_, Math::kLanes))),
         panel_(scratch.take<Panel>(kForwardPanels)),
@@ -96,7 +103,6 @@ class Forward {
     Panel& panel = panel_[index];
     panel.any_begin = unit_.key_end, panel.any_end = unit_.key_begin;
     panel.all_begin = unit_.key_begin, panel.all_end = unit_.key_end;
-    Element* queries = queries_ + index * kWidth * steps_;
     panel.fresh = true;
     const Input* rows[kWidth];
     auto [h, t] = place(index * kWidth);
@@ -119,11 +125,18 @@ class Forward {
       rows[lane] = row_of<const Input>(p_.q, unit_.b, h, t);
       if (index * kWidth + lane + 1 < unit_.columns) next(h, t);
     }
-    put_columns<Math, Input>([&](int64_t lane) { return rows[lane]; }, kWidth, p_.D, kWidth,
-                             queries);
+    constexpr int64_t kFew = 64;  // keys, too few for errors to average out
+    panel.exact = p_.exact || panel.any_end - panel.any_begin <= kFew;
+    put_columns<Math, Input>([&](int64_t lane) { return rows[lane]; }, kWidth, p_.D,
+                             queries(index));
     program_.put_lanes(index * kWidth, kWidth, [&](int64_t lane) {
       return static_cast<int64_t>(panel.row[lane]) + p_.S - p_.T;
     });
+  }
+
+  static int64_t part_keys(int64_t block_size) {
+    constexpr int64_t kFewest = 64;
+    return smaller<int64_t>(rounded_up(larger(block_size, kFewest), kStep), kKeys);
   }
 
   struct Place {
@@ -142,40 +155,95 @@ class Forward {
     const auto keys = left_rows<Math>(row_of<const Input>(p_.k, unit_.b, unit_.h_kv, key), p_.k.row,
                                       count, p_.D, key_scratch_);
     const auto values = left_columns<Math>(row_of<const Input>(p_.v, unit_.b, unit_.h_kv, key),
-                                           p_.v.row, count, p_.D, kKeys, value_scratch_);
+                                           p_.v.row, count, p_.D, value_scratch_);
     program_.put_rows(count, [&](int64_t row) { return key + row; });
-    for (int i = 0; i < panels_; ++i) {
-      const Block block = block_of(i, key, count);
-      if (block.rows == 0) continue;
-      const auto score = [&] {
-        multiply<Math>(static_cast<int>(rounded_up(block.rows, Math::kUnit)), kWidth, steps_,
-                       {keys.data + block.first * keys.row, keys.row, keys.step},
-                       queries_ + i * kWidth * steps_, kWidth, weights_, kWidth, false);
-        if (block.cut || program_.has_score()) change(block);
-        hide(block);
-      };
-      score();
-      soften(block, score);
-      multiply<Math>(
-          depth_, kWidth, fill_up<Math>(weights_, kWidth, block.rows),
-          {values.data + block.first / Math::kPair * values.step, values.row, values.step},
-          reinterpret_cast<const Element*>(weights_), kWidth, output_ + i * kWidth * depth_, kWidth,
-          !panel_[i].fresh);
-      panel_[i].fresh = false;
-    }
+    for (int i = 0; i < panels_; ++i) attend(i, key, count, keys, values);
   }
 
   // Keys first .. first + rows of those that are laid out, which some query of a panel sees.
-  struct Block {
+  struct Part {
     int panel, first, rows;  // no rows: nothing
     int64_t key;             // the first
     bool cut;                // the program's mask must be asked
   };
 
-  Block block_of(int index, int64_t key, int64_t count) const {
+  // A panel against the keys key .. key + count, which are laid out.
+  void attend(int index, int64_t key, int64_t count, Operand<Element> keys,
+              Operand<Element> values) {
+    Panel& panel = panel_[index];
+    int first = 0, rows = 0;  // keys whose weights wait for their values
+    const auto weigh = [&] {
+      if (rows == 0) return;
+      multiply<Math>(depth_, kWidth, fill_up<Math>(weights(), kWidth, rows),
+                     {values.data + first / Math::kPair * values.step, values.row, values.step},
+                     weights(), output(index), !panel.fresh);
+      panel.fresh = false;
+      rows = 0;
+    };
+    for (int64_t at = 0, step; at < count; at += step) {
+      step = smaller(part_keys_, count - at);
+      const Part part = part_of(index, key, at, step);
+      if (part.rows == 0) continue;
+      if (part.first != first + rows) weigh();
+      score(part, keys);
+      // Unless a program makes scores of any size, the shift seldom moves: it is cheaper to try
+      // without a look for the largest first, and at times to score the part again.
+      bool taken = false;
+      if constexpr (Math::kPair == 2) {
+        if (!program_.has_score() && !panel.exact) {
+          taken = weigher_.take_as_it_is(panel.softmax, scores(), part.rows, weights(rows));
+          if (!taken) score(part, keys);
+        }
+      }
+      if (!taken) {
+        weigh();
+        const auto rescale = [&](int n, F by) { this->rescale(index, n, by); };
+        weigher_.take(panel.softmax, panel.exact, scores(), part.rows, weights(), rescale);
+      }
+      if (p_.dropout) {
+        drop_columns<Math>(p_, panel.head, panel.row, part.key, part.rows, kWidth, weights(rows));
+      }
+      if (rows == 0) first = part.first;
+      rows += part.rows;
+    }
+    weigh();
+  }
+
+  Columns<Element> queries(int index) {
+    return columns_of<Math>(queries_ + index * kWidth * steps_, steps_, kWidth);
+  }
+  Columns<float> output(int index) {
+    return columns_of<Math>(output_ + index * kWidth * depth_, depth_, kWidth);
+  }
+  // From the pair of a row on.
+  Columns<Element> weights(int row = 0) {
+    return columns_of<Math>(weights_, kKeys / Math::kPair, kWidth).from(row / Math::kPair);
+  }
+  // Scores may lie where their weights will.
+  Columns<float> scores() {
+    return columns_of<Math>(kTiled ? scores_ : reinterpret_cast<float*>(weights_), kKeys, kWidth);
+  }
+
+  void score(const Part& part, Operand<Element> keys) {
+    multiply<Math>(static_cast<int>(rounded_up(part.rows, Math::kUnit)), kWidth, steps_,
+                   {keys.data + part.first * keys.row, keys.row, keys.step}, queries(part.panel),
+                   scores(), false);
+    if (part.cut || program_.has_score()) change(part);
+    hide(part);
+  }
+
+  void rescale(int index, int n, F by) {
+    const auto columns = panel_of(output(index), n / Math::kLanes);
+    for (int64_t d = 0; d < p_.D && !panel_[index].fresh; ++d) {
+      float* at = columns.from(d).data;
+      V::store(at, V::load(at) * by);
+    }
+  }
+
+  Part part_of(int index, int64_t key, int64_t at, int64_t count) const {
     const Panel& panel = panel_[index];
-    const int64_t begin = larger<int64_t>(panel.any_begin - key, 0) / kStep * kStep;
-    const int64_t end = smaller(panel.any_end - key, count);
+    const int64_t begin = at + larger<int64_t>(panel.any_begin - key - at, 0) / kStep * kStep;
+    const int64_t end = smaller(panel.any_end - key, at + count);
     if (begin >= end) return {};
     const int rows = static_cast<int>(end - begin);
     const Sight seen = sight_of(index, key + begin, rows);
@@ -192,32 +260,33 @@ class Forward {
   }
 
   // The program's scores in place of the products, and -inf where its mask forbids.
-  void change(const Block& block) {
+  void change(const Part& part) {
     constexpr int kStrip = TileProgram<Math::kLanes, kWidth>::kStrip;
-    for (int row = 0; row < block.rows; row += kStrip) {
-      const int count = smaller(kStrip, block.rows - row);
-      float* s = weights_ + row * kWidth;
-      const auto strip = program_.run(s, kWidth, p_.scale, block.first + row, block.panel * kWidth,
-                                      count, block.cut);
+    for (int row = 0; row < part.rows; row += kStrip) {
+      const int count = smaller(kStrip, part.rows - row);
+      const Columns<float> s = scores().from(row);
+      const auto strip =
+          program_.run(s, p_.scale, part.first + row, part.panel * kWidth, count, part.cut);
       for (int i = 0; i < count * kWidth; i += Math::kLanes) {
-        const F score = V::load(strip.changed ? strip.changed + i : s + i);
+        float* at = panel_of(s, i % kWidth / Math::kLanes).from(i / kWidth).data;
+        const F score = V::load(strip.changed ? strip.changed + i : at);
         const bool ask = strip.visible != nullptr;
-        V::store(s + i, ask ? V::where(V::load(strip.visible + i), score, -kInfinity) : score);
+        V::store(at, ask ? V::where(V::load(strip.visible + i), score, -kInfinity) : score);
       }
     }
   }
 
   // -inf where the band forbids.
-  void hide(const Block& block) const {
-    const Panel& panel = panel_[block.panel];
-    for (int row = 0; row < block.rows; ++row) {
-      const int64_t key = block.key + row;
-      if (key >= panel.all_begin && key < panel.all_end) continue;
+  void hide(const Part& part) {
+    const Panel& queries = panel_[part.panel];
+    for (int row = 0; row < part.rows; ++row) {
+      const int64_t key = part.key + row;
+      if (key >= queries.all_begin && key < queries.all_end) continue;
       const auto number = V::broadcast(static_cast<int32_t>(key));
       for (int n = 0; n < kWidth; n += Math::kLanes) {
-        const auto begin = load_integers(panel.key_begin + n),
-                   end = load_integers(panel.key_end + n);
-        float* s = weights_ + row * kWidth + n;
+        const auto begin = load_integers(queries.key_begin + n),
+                   end = load_integers(queries.key_end + n);
+        float* s = panel_of(scores(), n / Math::kLanes).from(row).data;
         V::store(s,
                  ((number >= begin) & (number < end)) != 0 ? V::load(s) : V::broadcast(-kInfinity));
       }
@@ -228,39 +297,14 @@ class Forward {
     return reinterpret_cast<typename V::I>(V::load(reinterpret_cast<const float*>(p)));
   }
 
-  // Scores become weights. Unless a program makes scores of any size, the shift seldom moves: it is
-  // cheaper to try without a look for the largest first, and at times to score the block again.
-  template <typename Score>
-  void soften(const Block& block, const Score& score) {
-    Panel& panel = panel_[block.panel];
-    const auto rescale = [&](int n, F by) {
-      float* output = output_ + block.panel * kWidth * depth_ + n;
-      for (int64_t d = 0; d < p_.D && !panel.fresh; ++d) {
-        V::store(output + d * kWidth, V::load(output + d * kWidth) * by);
-      }
-    };
-    bool taken = false;
-    if constexpr (Math::kPair == 2) {
-      if (!program_.has_score() && !weigher_.is_exact(block.rows)) {
-        taken = weigher_.take_as_it_is(panel.softmax, weights_, block.rows);
-        if (!taken) score();
-      }
-    }
-    if (!taken) weigher_.take(panel.softmax, weights_, block.rows, rescale);
-    if (p_.dropout) {
-      drop_columns<Math>(p_, panel.head, panel.row, block.key, block.rows, kWidth, weights_);
-    }
-  }
-
   void close(int index) {
     const Panel& panel = panel_[index];
-    float* output = output_ + index * kWidth * depth_;
-    for (int64_t i = 0; panel.fresh && i < kWidth * p_.D; ++i) output[i] = 0;
+    float* all = output_ + index * kWidth * depth_;
+    for (int64_t i = 0; panel.fresh && i < kWidth * depth_; ++i) all[i] = 0;
     const int lanes = static_cast<int>(smaller<int64_t>(kWidth, unit_.columns - index * kWidth));
     if (unit_.partial) {
       for (int lane = 0; lane < lanes; ++lane) {
-        put_partial(index * kWidth + lane, weigher_.score(panel.softmax.shift[lane]),
-                    panel.softmax.sum[lane], output + lane);
+        put_partial(index, lane);
       }
       return;
     }
@@ -280,25 +324,30 @@ class Forward {
                       weigher_.score(panel.softmax.shift[lane]), sum, log2_sum[lane]);
     }
     for (int lane = lanes; lane < kWidth; ++lane) factor[lane] = 0;
-    put_rows<Math::kLanes, Input>(output, p_.D, kWidth, factor,
+    put_rows<Math::kLanes, Input>(output(index), p_.D, kWidth, factor,
                                   [&](int64_t lane) { return rows[lane]; });
   }
 
-  void put_partial(int64_t column, float maximum, float sum, const float* output) {
+  void put_partial(int index, int lane) {
+    const Softmax<kWidth>& softmax = panel_[index].softmax;
+    const auto from = panel_of(output(index), lane / Math::kLanes);
+    const int64_t column = index * kWidth + lane;
     float* row = unit_.partial + column * p_.D;
-    for (int64_t d = 0; d < p_.D; ++d) row[d] = output[d * kWidth];
-    unit_.partial[unit_.columns * p_.D + column] = maximum;
-    unit_.partial[unit_.columns * (p_.D + 1) + column] = sum;
+    for (int64_t d = 0; d < p_.D; ++d) row[d] = from.from(d).data[lane % Math::kLanes];
+    unit_.partial[unit_.columns * p_.D + column] = weigher_.score(softmax.shift[lane]);
+    unit_.partial[unit_.columns * (p_.D + 1) + column] = softmax.sum[lane];
   }
 
   const Problem& p_;
   const ForwardUnit& unit_;
   const int steps_, depth_;  // D in steps of a product, and filled up to whole units
   const int panels_;
+  const int64_t part_keys_;  // that the mask's blocks are asked about at once
   const Weights<Math, kWidth> weigher_;
   Element* queries_;  // [panel, steps, kWidth]
   float* output_;     // [panel, depth, kWidth]
-  float* weights_;    // [keys, kWidth], or pairs [keys / 2, kWidth]
+  Element* weights_;  // [keys / kPair, kWidth]
+  float* scores_;     // [keys, kWidth]; unless tiled they lie where the weights will
   Element* key_scratch_;
   Element* value_scratch_;
   Panel* panel_;

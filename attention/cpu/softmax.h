@@ -4,7 +4,7 @@
 
 #include <type_traits>
 
-#include "attention/cpu/math.h"
+#include "attention/cpu/gemm.h"
 #include "attention/cpu/rounded_exp2.h"
 
 namespace nanoflex::cpu {
@@ -19,15 +19,15 @@ struct Softmax {
 
 // The largest of rows of scores.
 template <int kLanes>
-typename Vectors<kLanes>::F highest_of(const float* s, int rows, int stride) {
+typename Vectors<kLanes>::F highest_of(Columns<const float> s, int rows) {
   using V = Vectors<kLanes>;
   typename V::F highest[4];
   for (auto& h : highest) h = V::broadcast(-kInfinity);
   int row = 0;
   for (; row + 4 <= rows; row += 4) {
-    for (int i = 0; i < 4; ++i) highest[i] = V::max(V::load(s + (row + i) * stride), highest[i]);
+    for (int i = 0; i < 4; ++i) highest[i] = V::max(V::load(s.from(row + i).data), highest[i]);
   }
-  for (; row < rows; ++row) highest[0] = V::max(V::load(s + row * stride), highest[0]);
+  for (; row < rows; ++row) highest[0] = V::max(V::load(s.from(row).data), highest[0]);
   return V::max(V::max(highest[0], highest[1]), V::max(highest[2], highest[3]));
 }
 
@@ -40,27 +40,30 @@ class ExactWeights {
  public:
   using Softmax = cpu::Softmax<kWidth>;
 
-  /// `exponent`: c, of 2. These weights are always exact.
-  ExactWeights(float exponent, bool) : exponent_(exponent) {}
+  /// `exponent`: c, of 2.
+  explicit ExactWeights(float exponent) : exponent_(exponent) {}
 
   float score(float shift) const { return shift; }
 
-  /// s: [rows, kWidth]. Where the shift grows, rescale(lane, by) is told what outputs and sums so
-  /// far are to be multiplied with.
+  /// s, weights: [rows, kWidth], may be the same. Where the shift grows, rescale(lane, by) is told
+  /// what outputs and sums so far are to be multiplied with.
   template <typename Rescale>
-  void take(Softmax& softmax, float* s, int rows, const Rescale& rescale) const {
+  void take(Softmax& softmax, bool, Columns<const float> s, int rows, Columns<float> weights,
+            const Rescale& rescale) const {
     for (int n = 0; n < kWidth; n += Math::kLanes) {
       const F earlier = V::load(softmax.shift + n);
-      const F now = V::max(highest_of<Math::kLanes>(s + n, rows, kWidth), earlier);
+      const auto from = panel_of(s, n / Math::kLanes);
+      const auto to = panel_of(weights, n / Math::kLanes);
+      const F now = V::max(highest_of<Math::kLanes>(from, rows), earlier);
       const F shift = now == -kInfinity ? V::broadcast(0.0f) : now;
       const F by = V::exp2((earlier - shift) * exponent_);
       F sum{}, other{};
       int row = 0;
       for (; row + 2 <= rows; row += 2) {
-        sum += weigh(s + row * kWidth + n, shift);
-        other += weigh(s + (row + 1) * kWidth + n, shift);
+        sum += weigh(from.from(row).data, to.from(row).data, shift);
+        other += weigh(from.from(row + 1).data, to.from(row + 1).data, shift);
       }
-      if (row < rows) sum += weigh(s + row * kWidth + n, shift);
+      if (row < rows) sum += weigh(from.from(row).data, to.from(row).data, shift);
       V::store(softmax.shift + n, now);
       V::store(softmax.sum + n, V::load(softmax.sum + n) * by + (sum + other));
       if (V::any(by != 1.0f)) rescale(n, by);
@@ -68,9 +71,9 @@ class ExactWeights {
   }
 
  private:
-  F weigh(float* s, F shift) const {
+  F weigh(const float* s, float* to, F shift) const {
     const F weight = V::exp2((V::load(s) - shift) * exponent_);
-    V::store(s, weight);
+    V::store(to, weight);
     return weight;
   }
 
@@ -90,44 +93,44 @@ class RoundedWeights {
  public:
   using Softmax = cpu::Softmax<kWidth>;
 
-  /// `exact`: the sum of the weights counts, beside what they weigh.
-  RoundedWeights(float exponent, bool exact) : exponent_(exponent), exact_(exact) {}
+  explicit RoundedWeights(float exponent) : exponent_(exponent) {}
 
   float score(float shift) const { return shift / exponent_; }
 
-  /// s: [rows, kWidth], afterwards pairs of rows [rows / 2, kWidth].
+  /// s: [rows, kWidth]; weights: pairs of rows [rows / 2, kWidth], may be s. `exact`: the weights
+  /// are summed before they are rounded.
   template <typename Rescale>
-  void take(Softmax& softmax, float* s, int rows, const Rescale& rescale) const {
+  void take(Softmax& softmax, bool exact, Columns<const float> s, int rows,
+            Columns<uint32_t> weights, const Rescale& rescale) const {
     for (int n = 0; n < kWidth; n += 16) {
       const F earlier = V::load(softmax.shift + n);
-      const F highest = highest_of<16>(s + n, rows, kWidth) * exponent_;
-      const bool exact = is_exact(rows);
+      const auto from = panel_of(s, n / 16);
+      const auto to = panel_of(weights, n / 16);
+      const F highest = highest_of<16>(from, rows) * exponent_;
       const F place = highest * Powers::kSteps + zero(earlier);
       const U places = Powers::places(place, place) >> 16;
       const I moves = exact ? (highest - earlier > kMost) : fits(earlier, places) == 0;
       const F now = moves ? highest : exact ? earlier : known(earlier);
       const F shift = known(now), by = V::template exp2<true>(earlier - shift);
-      const F sum = exact ? weigh_exactly(s + n, rows, shift) : weigh(s + n, rows, shift).sum;
+      const F sum = exact ? weigh_exactly(from, rows, shift, to) : weigh(from, rows, shift, to).sum;
       V::store(softmax.shift + n, now);
       V::store(softmax.sum + n, V::load(softmax.sum + n) * by + sum);
       if (V::any(by != 1.0f)) rescale(n, by);
     }
   }
 
-  /// Whether a block's weights are summed before they are rounded: also where rows are so few that
-  /// their errors would not average out.
-  bool is_exact(int rows) const { return exact_ || rows <= 64; }
-
-  /// The same without a look for the highest score first. False where the shift must move: then the
-  /// scores are lost, and all else is as it was. REQUIRES: !is_exact(rows).
-  bool take_as_it_is(Softmax& softmax, float* s, int rows) const {
+  /// The same without a look for the highest score first. False where the shift must move: then
+  /// `weights` are spoilt, and all else is as it was.
+  bool take_as_it_is(Softmax& softmax, Columns<const float> s, int rows,
+                     Columns<uint32_t> weights) const {
     F sum[kWidth / 16];
     for (int n = 0; n < kWidth; n += 16) {
       const F earlier = V::load(softmax.shift + n);
-      const auto [weights, highest] = weigh(s + n, rows, known(earlier));
+      const auto [total, highest] =
+          weigh(panel_of(s, n / 16), rows, known(earlier), panel_of(weights, n / 16));
       const U even = highest & 0xffff, odd = highest >> 16;
       if (V::any(fits(earlier, even > odd ? even : odd) == 0)) return false;
-      sum[n / 16] = weights;
+      sum[n / 16] = total;
     }
     for (int n = 0; n < kWidth; n += 16) {
       V::store(softmax.shift + n, known(V::load(softmax.shift + n)));
@@ -153,40 +156,39 @@ class RoundedWeights {
     F sum;
     U highest;  // place of the even rows, of the odd ones
   };
-  Weighed weigh(float* s, int rows, F shift) const {
+  Weighed weigh(Columns<const float> s, int rows, F shift, Columns<uint32_t> weights) const {
     const F factor = V::broadcast(exponent_ * Powers::kSteps), zero = RoundedWeights::zero(shift);
     F sum{}, other{};
     U highest{};
     const auto put = [&](int row, F second) {
-      const U places = Powers::places(V::load(s + row * kWidth) * factor + zero, second);
+      const U places = Powers::places(V::load(s.from(row).data) * factor + zero, second);
       const U powers = Powers::powers(places);
-      V::store(reinterpret_cast<uint32_t*>(s) + row / 2 * kWidth, powers);
+      V::store(weights.from(row / 2).data, powers);
       highest = Powers::higher(highest, places);
       sum += Powers::lower(powers);
       other += Powers::upper(powers);
     };
     int row = 0;
-    for (; row + 2 <= rows; row += 2) put(row, V::load(s + (row + 1) * kWidth) * factor + zero);
+    for (; row + 2 <= rows; row += 2) put(row, V::load(s.from(row + 1).data) * factor + zero);
     if (row < rows) put(row, F{});
     return {sum + other, highest};
   }
 
   // With the sum of what the weights were before they were rounded.
-  F weigh_exactly(float* s, int rows, F shift) const {
+  F weigh_exactly(Columns<const float> s, int rows, F shift, Columns<uint32_t> weights) const {
     F sum{};
     for (int row = 0; row < rows; row += 2) {
       F weight[2] = {};
       for (int i = 0; i < 2 && row + i < rows; ++i) {
-        weight[i] = V::template exp2<true>(V::load(s + (row + i) * kWidth) * exponent_ - shift);
+        weight[i] = V::template exp2<true>(V::load(s.from(row + i).data) * exponent_ - shift);
         sum += weight[i];
       }
-      V::store(reinterpret_cast<uint32_t*>(s) + row / 2 * kWidth, V::pair(weight[0], weight[1]));
+      V::store(weights.from(row / 2).data, V::pair(weight[0], weight[1]));
     }
     return sum;
   }
 
   const float exponent_;
-  const bool exact_;
 };
 
 template <typename Math, int kWidth>

@@ -87,9 +87,8 @@ class TileProgram {
   };
 
   /// Runs on `rows` <= kStrip rows from `row`, on the lanes from `lane`. `scores`: products of q
-  /// and k, rows `stride` apart; `cut`: whether the mask must be asked.
-  Strip run(const float* scores, ptrdiff_t stride, float scale, int row, int64_t lane, int rows,
-            bool cut) {
+  /// and k; `cut`: whether the mask must be asked.
+  Strip run(Columns<const float> scores, float scale, int row, int64_t lane, int rows, bool cut) {
     Strip strip;
     Interpreter<kLanes> interpreter = at(row, lane, rows);
     if (cut && program_->has_mask) {
@@ -102,7 +101,8 @@ class TileProgram {
       float* scaled = pairs_ + kScoreSlot * kStrip * kWidth;
       for (int i = 0; i < rows; ++i) {
         for (int n = 0; n < kWidth; n += kLanes) {
-          V::store(scaled + i * kWidth + n, V::load(scores + i * stride + n) * scale);
+          V::store(scaled + i * kWidth + n,
+                   V::load(panel_of(scores, n / kLanes).from(i).data) * scale);
         }
       }
       interpreter.run(program_->score);

@@ -116,79 +116,147 @@ typename Math::Element row_element(const Input* data, int64_t stride, int64_t ro
 }
 
 /// Rows as the right factor of a product along the rows: [steps_of(rows), D], which pair
-/// neighbouring rows; each `width` >= D elements long, zero beyond D. `padded`: whether elements
-/// beyond D are read.
+/// neighbouring rows; `width` >= D columns, zero beyond D. `padded`: whether elements beyond D are
+/// read.
 template <typename Math, typename Input>
-Operand<typename Math::Element> stacked_rows(const Input* data, int64_t stride, int64_t rows,
-                                             int64_t D, int64_t width, bool padded,
-                                             typename Math::Element* scratch) {
+Columns<const typename Math::Element> stacked_rows(const Input* data, int64_t stride, int64_t rows,
+                                                   int64_t D, int64_t width, bool padded,
+                                                   typename Math::Element* scratch) {
   using V = Vectors<Math::kLanes>;
   if constexpr (Math::kPair == 1 && sizeof(Input) == sizeof(float)) {
-    if (!padded || width == D) return {data, 1, stride};
+    if (!padded || width == D) return {data, stride, Math::kLanes};
   }
-  typename Math::Element* out = scratch;
-  for (int64_t i = 0; i < rows; i += Math::kPair, out += width) {
-    int64_t d = 0;
-    for (; d + Math::kLanes <= D; d += Math::kLanes) {
-      V::store(out + d, row_vector<Math>(data, stride, rows, i, d));
+  const int64_t steps = steps_of<Math>(rows);
+  const auto out = columns_of<Math>(scratch, steps, width);
+  for (int64_t step = 0; step < steps; ++step) {
+    const int64_t i = step * Math::kPair;
+    for (int64_t d = 0; d < width; d += Math::kLanes) {
+      auto* to = out.data + step * out.row + d / Math::kLanes * out.panel;
+      if (i < rows && d + Math::kLanes <= D) {
+        V::store(to, row_vector<Math>(data, stride, rows, i, d));
+        continue;
+      }
+      for (int64_t at = d; at < smaller<int64_t>(d + Math::kLanes, width); ++at) {
+        to[at - d] = i < rows && at < D ? row_element<Math>(data, stride, rows, i, at)
+                                        : typename Math::Element{};
+      }
     }
-    for (; d < D; ++d) out[d] = row_element<Math>(data, stride, rows, i, d);
-    for (; d < width; ++d) out[d] = 0;
   }
-  for (const auto* end = scratch + steps_of<Math>(rows) * width; out < end; ++out) *out = 0;
-  return {scratch, 1, width};
+  return {out.data, out.row, out.panel};
+}
+
+// Columns 0 .. 16 of 32 rows of 16-bit words to rows of 32 words, in half the instructions of what
+// V::transpose needs; false where there are fewer, or no such instructions.
+inline bool transpose_words([[maybe_unused]] const uint16_t* data, [[maybe_unused]] int64_t stride,
+                            [[maybe_unused]] int64_t rows, [[maybe_unused]] int64_t columns,
+                            [[maybe_unused]] uint32_t* out) {
+#ifdef __AVX512BW__
+  if (rows < 32 || columns < 16) return false;
+  for (int half = 0; half < 2; ++half, data += 8, out += 8 * 16) {
+    __m512i x[8], y[8];
+    for (int i = 0; i < 8; ++i) {  // a quarter holds 8 words of row i, 8 + i, 16 + i, 24 + i
+      const auto words = [&](int quarter) {
+        return _mm_loadu_si128(reinterpret_cast<const __m128i*>(data + (8 * quarter + i) * stride));
+      };
+      x[i] = _mm512_zextsi128_si512(words(0));
+      x[i] = _mm512_mask_broadcast_i32x4(x[i], 0x00f0, words(1));
+      x[i] = _mm512_mask_broadcast_i32x4(x[i], 0x0f00, words(2));
+      x[i] = _mm512_mask_broadcast_i32x4(x[i], 0xf000, words(3));
+    }
+    for (int i = 0; i < 8; i += 2) {
+      y[i] = _mm512_unpacklo_epi16(x[i], x[i + 1]);
+      y[i + 1] = _mm512_unpackhi_epi16(x[i], x[i + 1]);
+    }
+    for (int i = 0; i < 8; i += 4) {
+      for (int j = 0; j < 2; ++j) {
+        x[i + 2 * j] = _mm512_unpacklo_epi32(y[i + j], y[i + j + 2]);
+        x[i + 2 * j + 1] = _mm512_unpackhi_epi32(y[i + j], y[i + j + 2]);
+      }
+    }
+    for (int i = 0; i < 4; ++i) {
+      _mm512_storeu_si512(out + 2 * i * 16, _mm512_unpacklo_epi64(x[i], x[i + 4]));
+      _mm512_storeu_si512(out + (2 * i + 1) * 16, _mm512_unpackhi_epi64(x[i], x[i + 4]));
+    }
+  }
+  return true;
+#else
+  return false;
+#endif
 }
 
 /// Rows as the left factor of a product along the rows: [D, steps_of(rows)], which pair
-/// neighbouring rows. `most` >= rows: how many rows the scratch has room for, beside
-/// rounded_up(D, kUnit).
+/// neighbouring rows.
 template <typename Math, typename Input>
 Operand<typename Math::Element> left_columns(const Input* data, int64_t stride, int64_t rows,
-                                             int64_t D, int64_t most,
-                                             typename Math::Element* scratch) {
+                                             int64_t D, typename Math::Element* scratch) {
   if constexpr (Math::kUnit == 1) {
-    return stacked_rows<Math>(data, stride, rows, D, D, false, scratch);
-  } else {  // tile registers want neighbours along a product side by side
+    const auto stacked = stacked_rows<Math>(data, stride, rows, D, D, false, scratch);
+    return {stacked.data, 1, stacked.row};
+  } else {  // tile after tile, each kLanes rows of kLanes neighbours along the product
     using V = Vectors<Math::kLanes>;
     constexpr int kLanes = Math::kLanes;
-    const int64_t width = steps_of<Math>(most), steps = steps_of<Math>(rows);
-    for (int64_t d = 0; d < D; d += kLanes) {
-      for (int64_t step = 0; step < steps; step += kLanes) {
+    constexpr int64_t kRows = kLanes * Math::kPair;  // of a tile's columns
+    const int64_t depth = rounded_up(D, kLanes);
+    for (int64_t row = 0; row < rows; row += kRows) {
+      for (int64_t d = 0; d < D; d += kLanes) {
+        auto* out = scratch + row / Math::kPair * depth + d * kLanes;
+        if (transpose_words(data + row * stride + d, stride, rows - row, D - d, out)) continue;
         typename V::F tile[kLanes] = {};
-        for (int i = 0; i < kLanes && (step + i) * Math::kPair < rows; ++i) {
-          const int64_t row = (step + i) * Math::kPair;
+        for (int i = 0; i < kLanes && row + i * Math::kPair < rows; ++i) {
+          const int64_t first = row + i * Math::kPair;
           if (d + kLanes <= D) {
-            tile[i] = reinterpret_cast<typename V::F>(row_vector<Math>(data, stride, rows, row, d));
+            tile[i] =
+                reinterpret_cast<typename V::F>(row_vector<Math>(data, stride, rows, first, d));
           } else {
             auto* elements = reinterpret_cast<typename Math::Element*>(&tile[i]);
             for (int64_t at = d; at < D; ++at) {
-              elements[at - d] = row_element<Math>(data, stride, rows, row, at);
+              elements[at - d] = row_element<Math>(data, stride, rows, first, at);
             }
           }
         }
         V::transpose(tile);
-        auto* out = reinterpret_cast<float*>(scratch + d * width + step);
-        for (int i = 0; i < kLanes; ++i) V::store(out + i * width, tile[i]);
+        for (int i = 0; i < kLanes; ++i) {
+          V::store(reinterpret_cast<float*>(out) + i * kLanes, tile[i]);
+        }
       }
     }
-    return {scratch, width, 1};
+    return {scratch, kLanes, depth};
   }
+}
+
+/// Zeros in the rows begin .. end of the panels that `width` columns lie in.
+template <typename Math>
+void clear_rows(Columns<typename Math::Element> x, int64_t width, int64_t begin, int64_t end) {
+  for (int64_t column = 0; column < width; column += Math::kLanes) {
+    for (int64_t row = begin; row < end; ++row) {
+      auto* at = x.data + row * x.row + column / Math::kLanes * x.panel;
+      for (int i = 0; i < Math::kLanes; ++i) at[i] = {};
+    }
+  }
+}
+
+/// Ends a right factor of `rows` rows, `width` columns wide, with zeros up to a whole unit; its
+/// steps.
+template <typename Math>
+int fill_up(Columns<typename Math::Element> factor, int64_t width, int64_t rows) {
+  const int64_t steps = steps_of<Math>(rows);
+  clear_rows<Math>(factor, width, (rows + Math::kPair - 1) / Math::kPair, steps);
+  return static_cast<int>(steps);
 }
 
 /// Writes row `column` into a right factor [steps, width]: one column of it.
 template <typename Math, typename Input>
-void put_column(const Input* row, int64_t D, int64_t column, int64_t width,
-                typename Math::Element* out) {
+void put_column(const Input* row, int64_t D, int64_t column, Columns<typename Math::Element> out) {
+  auto* to = out.data + column / Math::kLanes * out.panel + column % Math::kLanes;
   for (int64_t step = 0; step * Math::kPair < D; ++step) {
-    out[step * width + column] = element_at<Math>(row, step, D);
+    to[step * out.row] = element_at<Math>(row, step, D);
   }
 }
 
-/// Writes `count` <= width rows into a right factor [steps_of(D), width] as columns, with zeros
-/// beyond D; row(i) points to the i-th. What lies beyond them is left alone.
+/// Writes `count` rows into a right factor [steps_of(D), count] as columns, with zeros beyond D;
+/// row(i) points to the i-th. What lies beyond the last kLanes columns is left alone.
 template <typename Math, typename Input, typename Row>
-void put_columns(const Row& row, int64_t count, int64_t D, int64_t width,
-                 typename Math::Element* out) {
+void put_columns(const Row& row, int64_t count, int64_t D, Columns<typename Math::Element> out) {
   using V = Vectors<Math::kLanes>;
   constexpr int kLanes = Math::kLanes;
   constexpr int kStep = kLanes * Math::kPair;  // of D
@@ -207,29 +275,20 @@ void put_columns(const Row& row, int64_t count, int64_t D, int64_t width,
         }
       }
       V::transpose(tile);
-      auto* to = reinterpret_cast<float*>(out + d / Math::kPair * width + column);
-      for (int i = 0; i < kLanes; ++i) V::store(to + i * width, tile[i]);
+      const auto to = panel_of(out, column / kLanes).from(d / Math::kPair);
+      for (int i = 0; i < kLanes; ++i) {
+        V::store(reinterpret_cast<float*>(to.data + i * to.row), tile[i]);
+      }
     }
     const int64_t rest = smaller<int64_t>(D - d, kStep);
     for (int i = 0; rest > 0 && i < kLanes; ++i) {
-      put_column<Math>(rows[i] + d, rest, column + i, width, out + d / Math::kPair * width);
+      put_column<Math>(rows[i] + d, rest, column + i, out.from(d / Math::kPair));
     }
   }
   for (int64_t column = whole; column < count; ++column) {
-    put_column<Math>(row(column), D, column, width, out);
+    put_column<Math>(row(column), D, column, out);
   }
-  const int64_t used = (D + Math::kPair - 1) / Math::kPair;
-  for (int64_t i = used * width; i < steps_of<Math>(D) * width; ++i) out[i] = 0;
-}
-
-/// Ends a right factor of `rows` rows, `width` elements wide, with zeros up to a whole unit; its
-/// steps.
-template <typename Math, typename Tile>
-int fill_up(Tile* factor, int64_t width, int64_t rows) {
-  auto* elements = reinterpret_cast<typename Math::Element*>(factor);
-  const int64_t used = (rows + Math::kPair - 1) / Math::kPair, steps = steps_of<Math>(rows);
-  for (int64_t i = used * width; i < steps * width; ++i) elements[i] = {};
-  return static_cast<int>(steps);
+  clear_rows<Math>(out, count, (D + Math::kPair - 1) / Math::kPair, steps_of<Math>(D));
 }
 
 /// fp32 to the inputs' type.
@@ -238,15 +297,17 @@ inline void put(uint16_t* out, float x) { *out = narrow(x); }
 
 /// Column i of `columns` [D, width], times factor[i], to the row that row(i) points to; null: not.
 template <int kLanes, typename Output, typename Row>
-void put_rows(const float* columns, int64_t D, int64_t width, const float* factor, const Row& row) {
+void put_rows(Columns<const float> columns, int64_t D, int64_t width, const float* factor,
+              const Row& row) {
   using V = Vectors<kLanes>;
   for (int64_t column = 0; column < width; column += kLanes) {
+    const auto from = panel_of(columns, column / kLanes);
     Output* rows[kLanes];
     for (int i = 0; i < kLanes; ++i) rows[i] = row(column + i);
     int64_t d = 0;
     for (; d + kLanes <= D; d += kLanes) {
       typename V::F tile[kLanes];
-      for (int i = 0; i < kLanes; ++i) tile[i] = V::load(columns + (d + i) * width + column);
+      for (int i = 0; i < kLanes; ++i) tile[i] = V::load(from.data + (d + i) * from.row);
       V::transpose(tile);
       for (int i = 0; i < kLanes; ++i) {
         if (!rows[i]) continue;
@@ -260,7 +321,7 @@ void put_rows(const float* columns, int64_t D, int64_t width, const float* facto
     }
     for (; d < D; ++d) {
       for (int i = 0; i < kLanes; ++i) {
-        if (rows[i]) put(rows[i] + d, columns[d * width + column + i] * factor[column + i]);
+        if (rows[i]) put(rows[i] + d, from.data[d * from.row + i] * factor[column + i]);
       }
     }
   }

@@ -12,6 +12,13 @@
 namespace nanoflex::cpu {
 namespace {
 
+// x as a right factor.
+template <typename Math>
+Columns<typename Math::Element> head_columns(const HeadChunk& p) {
+  auto* columns = reinterpret_cast<typename Math::Element*>(p.columns);
+  return columns_of<Math>(columns, steps_of<Math>(p.C), kHeadStride);
+}
+
 template <typename Math, typename Input>
 class HeadTile {
   using V = Vectors<Math::kLanes>;
@@ -35,11 +42,11 @@ class HeadTile {
       const int count = smaller<int64_t>(kHeadTile, section.end - v);
       const auto weight = left_rows<Math>(row(v), p_.C, count, p_.C, weight_scratch_);
       multiply<Math>(static_cast<int>(rounded_up(count, Math::kUnit)), width_, steps_, weight,
-                     reinterpret_cast<const Element*>(p_.columns), kHeadStride, z_, kHeadStride,
-                     false);
+                     head_columns<Math>(p_), z(), false);
       for (int64_t i = 0; i < p_.rows; ++i) {
         const int64_t at = p_.targets[i] - v;
-        if (at >= 0 && at < count) p_.target_z[i] = z_[at * kHeadStride + i];
+        if (at < 0 || at >= count) continue;
+        p_.target_z[i] = panel_of(z(), i / Math::kLanes).from(at).data[i % Math::kLanes];
       }
       soften(v, count);
       for (int i = 0; i < width_; i += Math::kLanes) {
@@ -54,11 +61,11 @@ class HeadTile {
       const int count = smaller<int64_t>(kHeadTile, section.end - v);
       const Input* slope = slopes(v);
       add_dweight(v, count, left_rows<Math>(slope, kHeadStride, count, p_.rows, slope_scratch_));
-      const auto weight = left_columns<Math>(row(v), p_.C, count, p_.C, kHeadTile, weight_scratch_);
+      const auto weight = left_columns<Math>(row(v), p_.C, count, p_.C, weight_scratch_);
       const auto right =
           stacked_rows<Math>(slope, kHeadStride, count, width_, kHeadStride, false, slope_scratch_);
-      multiply<Math>(depth, width_, static_cast<int>(steps_of<Math>(count)), weight, right.data,
-                     right.step, dx, kHeadStride, v > section.begin);
+      multiply<Math>(depth, width_, static_cast<int>(steps_of<Math>(count)), weight, right,
+                     columns_of<Math>(dx, padded_width(p_.C), kHeadStride), v > section.begin);
     }
   }
 
@@ -73,10 +80,10 @@ class HeadTile {
     const float inverse = 1 / p_.softcap, exponent = p_.softcap * kLog2E;
     for (int i = 0; i < width_; i += Math::kLanes) V::store(sums_ + i, F{});
     for (int j = 0; j < count; ++j) {
-      const float* z = z_ + j * kHeadStride;
       Input* slope = slopes(v + j);
       for (int i = 0; i < width_; i += Math::kLanes) {
-        const F tanh = Elementary<Math::kLanes>::tanh(V::load(z + i) * inverse);
+        const F tanh = Elementary<Math::kLanes>::tanh(
+            V::load(panel_of(z(), i / Math::kLanes).from(j).data) * inverse);
         const F e = V::template exp2<Math::kPair == 2>(tanh * exponent);
         V::store(sums_ + i, V::load(sums_ + i) + e);
         if (!slope) continue;
@@ -92,16 +99,17 @@ class HeadTile {
 
   void add_dweight(int64_t v, int count, Operand<Element> slope) {
     const int steps = static_cast<int>(steps_of<Math>(p_.rows));
-    const auto* right = reinterpret_cast<const Element*>(p_.scaled);
+    const auto right =
+        columns_of<Math>(reinterpret_cast<const Element*>(p_.scaled), steps, padded_width(p_.C));
     const int64_t width = padded_width(p_.C);
     float* out = p_.dweight + v * p_.C;
     if (p_.C % Math::kLanes == 0 && count % Math::kUnit == 0) {
-      return multiply<Math>(count, static_cast<int>(p_.C), steps, slope, right, width, out, p_.C,
-                            !p_.first);
+      return multiply<Math>(count, static_cast<int>(p_.C), steps, slope, right,
+                            {out, p_.C, Math::kLanes}, !p_.first);
     }
     const int columns = static_cast<int>(rounded_up(p_.C, Math::kLanes));
     multiply<Math>(static_cast<int>(rounded_up(count, Math::kUnit)), columns, steps, slope, right,
-                   width, dweight_, width, false);
+                   {dweight_, width, Math::kLanes}, false);
     for (int j = 0; j < count; ++j) {
       for (int64_t c = 0; c < p_.C; ++c) {
         const float sum = dweight_[j * width + c];
@@ -109,6 +117,8 @@ class HeadTile {
       }
     }
   }
+
+  Columns<float> z() const { return columns_of<Math>(z_, kHeadTile, kHeadStride); }
 
   const HeadChunk& p_;
   const int width_, steps_;
@@ -130,10 +140,9 @@ int64_t head_scratch_bytes(int64_t C) {
 template <typename Math, typename Input>
 void pack_head(const HeadChunk& p) {
   const auto* x = static_cast<const Input*>(p.x);
-  auto* columns = reinterpret_cast<typename Math::Element*>(p.columns);
-  for (int64_t i = 0; i < steps_of<Math>(p.C) * kHeadStride; ++i) columns[i] = 0;
-  put_columns<Math, Input>([&](int64_t row) { return x + row * p.C; }, p.rows, p.C, kHeadStride,
-                           columns);
+  const auto columns = head_columns<Math>(p);
+  for (int64_t i = 0; i < steps_of<Math>(p.C) * kHeadStride; ++i) columns.data[i] = 0;
+  put_columns<Math, Input>([&](int64_t row) { return x + row * p.C; }, p.rows, p.C, columns);
 }
 
 template <typename Math, typename Input>
@@ -163,7 +172,8 @@ void run_head_gradients(const HeadChunk& chunk, const HeadSection& section, char
 template <typename Math, typename Input>
 void put_head_rows(const HeadChunk& p, const float* dx, const float* factor, void* out) {
   auto* rows = static_cast<Input*>(out);
-  put_rows<Math::kLanes, Input>(dx, p.C, kHeadStride, factor, [&](int64_t row) {
+  const auto columns = columns_of<Math>(dx, padded_width(p.C), kHeadStride);
+  put_rows<Math::kLanes, Input>(columns, p.C, kHeadStride, factor, [&](int64_t row) {
     return row < p.rows ? rows + row * p.C : nullptr;
   });
 }
