@@ -1,6 +1,7 @@
 #include "tests/simt/reference.h"
 
 #include <algorithm>
+#include <cstdlib>
 #include <limits>
 #include <random>
 
@@ -16,12 +17,14 @@ std::string Problem::name() const {
          (time_first ? " [B,T,H,D]" : "") + " seed " + std::to_string(seed);
 }
 
+namespace {
+
 Problem random_problem(uint64_t seed) {
   std::mt19937_64 generator(seed);
   const auto draw = [&](int low, int high) {
     return std::uniform_int_distribution<int>(low, high)(generator);
   };
-  const auto edge = [&] { return draw(0, 2) == 0 ? cuda::kUnbounded : draw(0, 60); };
+  const auto edge = [&] { return draw(0, 2) == 0 ? cuda::kUnbounded : draw(-20, 60); };
   const int H_kv = draw(1, 2);
   return {.B = draw(1, 2),
           .H = H_kv * draw(1, 3),
@@ -32,6 +35,16 @@ Problem random_problem(uint64_t seed) {
           .right = draw(0, 1) == 0 ? 0 : edge(),
           .time_first = draw(0, 1) == 0,
           .seed = seed};
+}
+
+}  // namespace
+
+std::vector<Problem> random_problems() {
+  const char* asked = std::getenv("NANOFLEX_SHAPES");
+  const int count = asked ? std::stoi(asked) : 25;
+  std::vector<Problem> problems;
+  for (int i = 0; i < count; ++i) problems.push_back(random_problem(100 + i));
+  return problems;
 }
 
 Inputs random_inputs(const Problem& p, const Rounding& round) {

@@ -39,8 +39,10 @@ struct Problem {
   std::string name() const;
 };
 
-/// Lengths up to 150, up to 6 heads in groups, any band, both layouts; the seed is in its name().
-Problem random_problem(uint64_t seed);
+/// 25 problems, or NANOFLEX_SHAPES of the environment: lengths up to 150, up to 6 heads in groups,
+/// any band, also one that ends before or begins behind the query, both layouts; the seed is in
+/// name().
+std::vector<Problem> random_problems();
 
 struct Inputs {
   Numbers q, k, v, d_o, d_lse;
