@@ -9,7 +9,7 @@ namespace nanoflex::cpu {
 constexpr int64_t kHeadRows = 256;    ///< rows of x that a chunk holds at most
 constexpr int64_t kHeadStride = 272;  ///< of what has a column for each row; not a power of 2,
                                       ///< whose multiples share a few sets of the cache
-constexpr int64_t kHeadTile = 192;     ///< of the vocabulary
+constexpr int64_t kHeadTile = 192;    ///< of the vocabulary
 
 /// Some rows of x against the head, z = weight x^T, where logits are l = softcap tanh(z / softcap).
 /// They are bounded, so that sums of e^l need no largest one.
