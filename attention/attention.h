@@ -20,7 +20,7 @@ struct Spec {
   flex::Expression score = {};       ///< how a scaled score changes; undefined: unchanged
   std::optional<double> scale = {};  ///< of q k^T; default 1 / sqrt(D)
   Dropout dropout = {};              ///< of the softmax weights; the logsumexp is before it
-  bool need_logsumexp = false;       ///< else a backend may leave it out
+  bool need_logsumexp = false;       ///< else a backend may leave it out, and be faster in bf16
   int64_t block_size = 128;          ///< of flex's block mask, a multiple of 16
 };
 

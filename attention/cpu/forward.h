@@ -13,12 +13,10 @@
 namespace nanoflex::cpu {
 namespace {
 
-// Keys of a block at most, whose weights enter one product, and of a part of it, whose scores stay
-// in the first cache until they are weights. In units of every arithmetic.
+// Keys of a block at most, in units of every arithmetic. Tile registers and vectors do not work
+// side by side, and changing between them takes time: there long blocks pay.
 template <typename Math>
 constexpr int kForwardKeys = Math::kUnit == 1 ? 96 : 256;
-template <typename Math>
-constexpr int kForwardPart = Math::kUnit == 1 ? 96 : 64;
 constexpr int kForwardPanels = 8;  // panels of a unit, which share each block of keys
 
 // Queries side by side, the last repeated to fill the panel.

@@ -1,5 +1,5 @@
 // The online softmax (Milakov and Gimelshein, arXiv:1805.02867) of a panel of queries, which lie
-// side by side as lanes, over blocks of keys: scores become weights 2^(c s - m) in place.
+// side by side as lanes, over blocks of keys: scores become weights 2^(c s - m).
 #pragma once
 
 #include <type_traits>
