@@ -65,9 +65,10 @@ struct RoundedExp2 {
   using Words = VectorTypes<16>::Words;
 
 #ifdef __AVX512VBMI__
-  static __m512i whole(F x) {
-    return _mm512_cvtps_epi32(
-        _mm512_min_ps(reinterpret_cast<__m512>(x), _mm512_set1_ps(kFar)));  // NaN becomes kFar
+  static __m512i whole(F x) {  // with all of a mask, since g++ 12 warns of what has none
+    const __m512 most = _mm512_set1_ps(kFar);
+    return _mm512_maskz_cvtps_epi32(  // NaN becomes kFar
+        0xffff, _mm512_maskz_min_ps(0xffff, reinterpret_cast<__m512>(x), most));
   }
 #else
   static U place(F x) {

@@ -146,7 +146,8 @@ Columns<const typename Math::Element> stacked_rows(const Input* data, int64_t st
 }
 
 // Columns 0 .. 16 of 32 rows of 16-bit words to rows of 32 words, in half the instructions of what
-// V::transpose needs; false where there are fewer, or no such instructions.
+// V::transpose needs; false where there are fewer, or no such instructions. With whole masks, since
+// g++ 12 warns of instructions without.
 inline bool transpose_words([[maybe_unused]] const uint16_t* data, [[maybe_unused]] int64_t stride,
                             [[maybe_unused]] int64_t rows, [[maybe_unused]] int64_t columns,
                             [[maybe_unused]] uint32_t* out) {
@@ -169,13 +170,14 @@ inline bool transpose_words([[maybe_unused]] const uint16_t* data, [[maybe_unuse
     }
     for (int i = 0; i < 8; i += 4) {
       for (int j = 0; j < 2; ++j) {
-        x[i + 2 * j] = _mm512_unpacklo_epi32(y[i + j], y[i + j + 2]);
-        x[i + 2 * j + 1] = _mm512_unpackhi_epi32(y[i + j], y[i + j + 2]);
+        x[i + 2 * j] = _mm512_maskz_unpacklo_epi32(0xffff, y[i + j], y[i + j + 2]);
+        x[i + 2 * j + 1] = _mm512_maskz_unpackhi_epi32(0xffff, y[i + j], y[i + j + 2]);
       }
     }
     for (int i = 0; i < 4; ++i) {
-      _mm512_storeu_si512(out + 2 * i * 16, _mm512_unpacklo_epi64(x[i], x[i + 4]));
-      _mm512_storeu_si512(out + (2 * i + 1) * 16, _mm512_unpackhi_epi64(x[i], x[i + 4]));
+      _mm512_storeu_si512(out + 2 * i * 16, _mm512_maskz_unpacklo_epi64(0xff, x[i], x[i + 4]));
+      _mm512_storeu_si512(out + (2 * i + 1) * 16,
+                          _mm512_maskz_unpackhi_epi64(0xff, x[i], x[i + 4]));
     }
   }
   return true;
