@@ -1,5 +1,6 @@
 // The fused CPU kernels of every instruction set, on any machine: what it lacks is emulated.
 #include <ATen/Parallel.h>
+#include <ATen/TensorOperators.h>
 #include <gtest/gtest.h>
 #include <torch/csrc/autograd/autograd.h>
 

@@ -1,5 +1,6 @@
 // Masks and scores inside the fused CPU kernels of every instruction set, against the same
 // expressions on whole tensors in fp64.
+#include <ATen/TensorOperators.h>
 #include <gtest/gtest.h>
 #include <torch/csrc/autograd/autograd.h>
 
