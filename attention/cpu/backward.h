@@ -28,7 +28,7 @@ class Backward {
   using F = typename V::F;
   using Element = typename Math::Element;
   static constexpr int kWidth = Math::kLanes * Math::kVectors;
-  using Programmed = TileProgram<Math::kLanes, kWidth>;
+  using Programmed = TileProgram<Math, kWidth>;
   static constexpr int kStrip = Programmed::kStrip;
   static constexpr int kStep = Math::kUnit * Math::kPair;  // of queries in a product
   static constexpr bool kShort = Math::kPair == 2;         // weights are rounded to bf16
@@ -69,7 +69,7 @@ class Backward {
     open();
     const int64_t group = p_.H / p_.H_kv;
     for (int64_t h = unit_.h_kv * group; h < (unit_.h_kv + 1) * group; ++h) {
-      program_.start(unit_.b, h);
+      program_.start(unit_.b, h, p_.scale);
       program_.put_lanes(0, keys_, [&](int64_t lane) { return key_ + lane; });
       // Last rows first: those that the unit before this one sees too come last here and first
       // there, so that neither waits long for its turn.
@@ -168,6 +168,7 @@ class Backward {
   static Columns<Element> pairs(float* all) {
     return columns_of<Math>(reinterpret_cast<Element*>(all), kQueries, kWidth);
   }
+  Columns<float> base() const { return Programmed::strip(base_); }
   Columns<float> dq() const { return columns_of<Math>(dq_, kQueries, D_); }
 
   // The rows of the block that see any of the panel's keys; begins with a step of a product.
@@ -195,14 +196,12 @@ class Backward {
     const int step = programmed ? kStrip : range.end - range.begin;
     for (int begin = range.begin; begin < range.end; begin += step) {
       const int end = smaller(begin + step, range.end);
-      strip_ = {};
       if (programmed) {
-        strip_.result =
-            program_.run(tile_of(p_tile_).from(begin), p_.scale, begin, n, end - begin, cut);
-        strip_.row = begin;
+        derivative_ = program_.run(tile_of(p_tile_).from(begin), begin, n, end - begin, cut);
+        strip_ = begin;
       }
       differentiate_rows(h, row, begin, end, n);
-      if (unit_.sums.sums) program_.add_gradients(base_, begin, n, end - begin, unit_.sums);
+      if (unit_.sums.sums) program_.add_gradients(base(), begin, n, end - begin, unit_.sums);
     }
   }
 
@@ -252,18 +251,15 @@ class Backward {
     F p{}, ds{};
   };
   Weights weights(const Row& row, int lane) {
-    const auto& changed = strip_.result;
-    const int place = (row.at - strip_.row) * kWidth + lane;
     const auto at = [&](float* all) {
       return V::load(panel_of(tile_of(all), lane / Math::kLanes).from(row.at).data);
     };
-    F s = changed.changed ? V::load(changed.changed + place) : at(p_tile_);
+    F s = at(p_tile_);
     if constexpr (kShort) {
       s = s * exponent_ - row.shifted;
     } else {
       s = (s - row.maximum) * exponent_ - row.log2_sum;
     }
-    if (changed.visible) s = V::where(V::load(changed.visible + place), s, -kInfinity);
     if (row.begin > lane || row.end < lane + Math::kLanes) {
       const auto number = V::iota() + lane;
       const auto seen = (number >= row.begin) & (number < row.end);
@@ -276,10 +272,13 @@ class Backward {
       dp = dp * keep;
     }
     F ds = p * (dp - row.delta);
-    if (changed.changed) {
-      V::store(base_ + place, ds);
+    if (program_.has_score()) {
+      const auto of_strip = [&](const auto& all) {
+        return panel_of(all, lane / Math::kLanes).from(row.at - strip_).data;
+      };
+      V::store(of_strip(base()), ds);
       // Where nothing comes in nothing goes on, whatever the derivative is there.
-      ds = ds == 0.0f ? F{} : ds * V::load(changed.derivative + place);
+      ds = ds == 0.0f ? F{} : ds * V::load(of_strip(derivative_));
     }
     return {kept, ds};
   }
@@ -360,11 +359,9 @@ class Backward {
   Element* do_scratch_;
   Element* q_stacked_;
   Element* do_stacked_;
-  struct {
-    typename Programmed::Strip result;  // all null: no program
-    int row = 0;
-  } strip_;
-  float* base_;  // of the strip, [rows, kWidth]: gradient of the changed scores
+  float* base_;                          // of a strip: gradient of the changed scores
+  Columns<const float> derivative_{};    // of the strip's changed scores
+  int strip_ = 0;                        // its first row
   Programmed program_;
 };
 

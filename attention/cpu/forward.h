@@ -29,6 +29,7 @@ struct Panel {
   int64_t all_begin, all_end;          // keys that every query sees
   bool fresh;                          // has met no keys: its output holds nothing yet
   bool exact;                          // weights are not to be approximated
+  bool steady;                         // the shift may well stay where it is
 };
 
 template <typename Math, typename Input>
@@ -63,7 +64,7 @@ class Forward {
         program_(problem.program, {Vary::kQuery, kColumns, kKeys}, scratch) {}
 
   void run() {
-    program_.start(unit_.b, place(0).h);
+    program_.start(unit_.b, place(0).h, p_.scale);
     int64_t begin = unit_.key_end, end = unit_.key_begin;
     for (int i = 0; i < panels_; ++i) {
       open(i);
@@ -125,6 +126,7 @@ class Forward {
     }
     constexpr int64_t kFew = 64;  // keys, too few for errors to average out
     panel.exact = p_.exact || panel.any_end - panel.any_begin <= kFew;
+    panel.steady = !panel.exact && !program_.has_score();
     put_columns<Math, Input>([&](int64_t lane) { return rows[lane]; }, kWidth, p_.D,
                              queries(index));
     program_.put_lanes(index * kWidth, kWidth, [&](int64_t lane) {
@@ -184,19 +186,22 @@ class Forward {
       if (part.rows == 0) continue;
       if (part.first != first + rows) weigh();
       score(part, keys);
-      // Unless a program makes scores of any size, the shift seldom moves: it is cheaper to try
-      // without a look for the largest first, and at times to score the part again.
+      // The shift seldom moves: it is cheaper to try without a look for the largest first, and at
+      // times to score the part again.
       bool taken = false;
       if constexpr (Math::kPair == 2) {
-        if (!program_.has_score() && !panel.exact) {
+        if (panel.steady) {
           taken = weigher_.take_as_it_is(panel.softmax, scores(), part.rows, weights(rows));
           if (!taken) score(part, keys);
         }
       }
       if (!taken) {
         weigh();
-        const auto rescale = [&](int n, F by) { this->rescale(index, n, by); };
+        bool moved = false;
+        const auto rescale = [&](int n, F by) { moved = true, this->rescale(index, n, by); };
         weigher_.take(panel.softmax, panel.exact, scores(), part.rows, weights(), rescale);
+        // A program may make scores that grow with every key.
+        panel.steady = !panel.exact && !(moved && program_.has_score());
       }
       if (p_.dropout) {
         drop_columns<Math>(p_, panel.head, panel.row, part.key, part.rows, kWidth, weights(rows));
@@ -259,18 +264,10 @@ class Forward {
 
   // The program's scores in place of the products, and -inf where its mask forbids.
   void change(const Part& part) {
-    constexpr int kStrip = TileProgram<Math::kLanes, kWidth>::kStrip;
+    constexpr int kStrip = TileProgram<Math, kWidth>::kStrip;
     for (int row = 0; row < part.rows; row += kStrip) {
-      const int count = smaller(kStrip, part.rows - row);
-      const Columns<float> s = scores().from(row);
-      const auto strip =
-          program_.run(s, p_.scale, part.first + row, part.panel * kWidth, count, part.cut);
-      for (int i = 0; i < count * kWidth; i += Math::kLanes) {
-        float* at = panel_of(s, i % kWidth / Math::kLanes).from(i / kWidth).data;
-        const F score = V::load(strip.changed ? strip.changed + i : at);
-        const bool ask = strip.visible != nullptr;
-        V::store(at, ask ? V::where(V::load(strip.visible + i), score, -kInfinity) : score);
-      }
+      program_.run(scores().from(row), part.first + row, part.panel * kWidth,
+                   smaller(kStrip, part.rows - row), part.cut);
     }
   }
 
@@ -349,7 +346,7 @@ class Forward {
   Element* key_scratch_;
   Element* value_scratch_;
   Panel* panel_;
-  TileProgram<Math::kLanes, kWidth> program_;
+  TileProgram<Math, kWidth> program_;
 };
 
 }  // namespace

@@ -2,20 +2,25 @@
 // cache: what an instruction costs to decode is small beside them.
 #pragma once
 
+#include <type_traits>
+
 #include "attention/cpu/elementary.h"
+#include "attention/cpu/gemm.h"
 #include "attention/cpu/program.h"
 
 namespace nanoflex::cpu {
 namespace {
 
-/// Where the values of one way to vary lie: slot s of row r begins at data + s * slot + r * row.
+/// Where the values of one way to vary lie: those of slot s begin at data + s * slot, those of the
+/// n-th kLanes lanes n * panel further on.
 struct Values {
   float* data = nullptr;
-  ptrdiff_t slot = 0, row = 0;
-  bool lanes = false;  ///< side by side for each lane, else one for the whole row
+  ptrdiff_t slot = 0, panel = 0;
+  bool lanes = false;  ///< side by side for each lane, else one for each row
 };
 
-template <int kLanes>
+/// kRow: from one row of pairs to the next.
+template <int kLanes, int kRow>
 class Interpreter {
   using V = Vectors<kLanes>;
   using F = typename V::F;
@@ -24,23 +29,25 @@ class Interpreter {
 
  public:
   Values nothing, query, key, pair;
+  Columns<float> scores{};  ///< slot kScoreSlot of the pairs, where they lie
   int rows = 1, width = kLanes;  ///< width: a multiple of kLanes
 
   void run(CodeSpan code) const {
     for (const Instruction* at = code.begin; at != code.end; ++at) step(*at);
   }
 
-  float* place(Value value) const {
+  /// Where the value lies.
+  Columns<float> place(Value value) const {
+    if (value.vary == Vary::kPair && value.slot == kScoreSlot) return scores;
     const Values& values = of(value.vary);
-    return values.data + value.slot * values.slot;
+    return {values.data + value.slot * values.slot, kRow, values.panel};
   }
 
  private:
-  struct Source {
-    const float* data;
-    ptrdiff_t row;
-    bool lanes;
-  };
+  // How an operand is read: one for each row, one for each lane, or one for each pair of them.
+  enum Kind { kRows, kLane, kPairs };
+  template <Kind kKind>
+  using Is = std::integral_constant<Kind, kKind>;
 
   const Values& of(Vary vary) const {
     return vary == Vary::kNothing ? nothing
@@ -48,49 +55,48 @@ class Interpreter {
            : vary == Vary::kKey   ? key
                                   : pair;
   }
-  Source source(Value value) const {
-    const Values& values = of(value.vary);
-    return {values.data + value.slot * values.slot, values.row, values.lanes};
+
+  template <Kind kKind>
+  static F load(const float* data, int row) {
+    if constexpr (kKind == kRows) return V::broadcast(data[row]);
+    return V::load(kKind == kLane ? data : data + row * kRow);
   }
 
-  template <bool kAlongLanes>
-  static F load(const float* data, int lane) {
-    if constexpr (kAlongLanes) {
-      return V::load(data + lane);
-    } else {
-      return V::broadcast(*data);
-    }
-  }
-
-  // out = function(a, b, c), where an operand is a lane's own or the whole row's.
-  template <bool kA, bool kB, bool kC, typename Function>
+  // out = function(a, b, c)
+  template <Kind kA, Kind kB, Kind kC, typename Function>
   void sweep(const Instruction& at, const Function& function) const {
-    const Source a = source(at.operands[0]), b = source(at.operands[1]), c = source(at.operands[2]);
-    const Source out = source(at.out);
-    for (int row = 0; row < rows; ++row) {
-      const float *x = a.data + row * a.row, *y = b.data + row * b.row, *z = c.data + row * c.row;
-      auto* result = const_cast<float*>(out.data) + row * out.row;
-      for (int lane = 0; lane < width; lane += kLanes) {
-        V::store(result + lane, function(load<kA>(x, lane), load<kB>(y, lane), load<kC>(z, lane)));
+    const Columns<float> a = place(at.operands[0]), b = place(at.operands[1]);
+    const Columns<float> c = place(at.operands[2]), out = place(at.out);
+    for (int n = 0; n < width / kLanes; ++n) {
+      const float *x = a.data + n * a.panel, *y = b.data + n * b.panel, *z = c.data + n * c.panel;
+      float* result = out.data + n * out.panel;
+#pragma GCC unroll 4
+      for (int row = 0; row < rows; ++row) {
+        V::store(result + row * kRow, function(load<kA>(x, row), load<kB>(y, row), load<kC>(z, row)));
       }
     }
   }
 
   template <typename Function>
+  void with_kind(Value operand, const Function& function) const {
+    if (operand.vary == Vary::kPair) return function(Is<kPairs>());
+    of(operand.vary).lanes ? function(Is<kLane>()) : function(Is<kRows>());
+  }
+
+  template <typename Function>
   void unary(const Instruction& at, const Function& function) const {
-    const auto one = [&](F a, F, F) { return function(a); };
-    of(at.operands[0].vary).lanes ? sweep<true, false, false>(at, one)
-                                  : sweep<false, false, false>(at, one);
+    with_kind(at.operands[0], [&](auto a) {
+      sweep<a, kRows, kRows>(at, [&](F x, F, F) { return function(x); });
+    });
   }
 
   template <typename Function>
   void binary(const Instruction& at, const Function& function) const {
-    const auto two = [&](F a, F b, F) { return function(a, b); };
-    const bool a = of(at.operands[0].vary).lanes, b = of(at.operands[1].vary).lanes;
-    if (a && b) return sweep<true, true, false>(at, two);
-    if (a) return sweep<true, false, false>(at, two);
-    if (b) return sweep<false, true, false>(at, two);
-    sweep<false, false, false>(at, two);
+    with_kind(at.operands[0], [&](auto a) {
+      with_kind(at.operands[1], [&](auto b) {
+        sweep<a, b, kRows>(at, [&](F x, F y, F) { return function(x, y); });
+      });
+    });
   }
 
   template <typename Function>
@@ -100,26 +106,18 @@ class Interpreter {
 
   template <typename Function>
   void ternary(const Instruction& at, const Function& function) const {
-    const int lanes = of(at.operands[0].vary).lanes + 2 * of(at.operands[1].vary).lanes +
-                      4 * of(at.operands[2].vary).lanes;
-    switch (lanes) {
-      case 0:
-        return sweep<false, false, false>(at, function);
-      case 1:
-        return sweep<true, false, false>(at, function);
-      case 2:
-        return sweep<false, true, false>(at, function);
-      case 3:
-        return sweep<true, true, false>(at, function);
-      case 4:
-        return sweep<false, false, true>(at, function);
-      case 5:
-        return sweep<true, false, true>(at, function);
-      case 6:
-        return sweep<false, true, true>(at, function);
-      default:
-        return sweep<true, true, true>(at, function);
-    }
+    with_kind(at.operands[0], [&](auto a) {
+      with_kind(at.operands[1], [&](auto b) {
+        with_kind(at.operands[2], [&](auto c) { sweep<a, b, c>(at, function); });
+      });
+    });
+  }
+
+  // The factors vary with nothing.
+  void tanh(const Instruction& at) const {
+    with_kind(at.operands[0], [&](auto a) {
+      sweep<a, kRows, kRows>(at, [](F x, F in, F out) { return E::tanh(x * in) * out; });
+    });
   }
 
   void gather(const Instruction& at) const {
@@ -157,13 +155,15 @@ class Interpreter {
       case Code::kSqrt:
         return unary(at, E::sqrt);
       case Code::kTanh:
-        return unary(at, E::tanh);
+        return tanh(at);
       case Code::kSigmoid:
         return unary(at, E::sigmoid);
       case Code::kNot:
         return unary(at, [](F a) { return E::number(~E::bits(a)); });
       case Code::kMultiplyAdd:
         return ternary(at, [](F a, F b, F c) { return a * b + c; });
+      case Code::kTimesDifference:
+        return ternary(at, [](F a, F b, F c) { return a * (b - c); });
       case Code::kSelect:
         return ternary(at, [](F a, F b, F c) { return E::bits(a) != 0 ? b : c; });
       case Code::kLoad:

@@ -19,7 +19,7 @@ enum class Code : uint8_t {
   kExp,
   kLog,
   kSqrt,
-  kTanh,
+  kTanh,  // tanh(a b) c, of b and c that vary with nothing
   kSigmoid,
   kNot,
   kIntAdd,
@@ -46,7 +46,8 @@ enum class Code : uint8_t {
   kLessEqual,
   kAnd,
   kOr,
-  kMultiplyAdd,  // a b + c
+  kMultiplyAdd,      // a b + c
+  kTimesDifference,  // a (b - c)
   kSelect,
   kLoad,  // table[a]
 };
@@ -99,9 +100,9 @@ struct Constant {
 };
 
 /// Slots that are filled before any instruction runs.
-constexpr uint16_t kBatchSlot = 0, kHeadSlot = 1;  // vary with nothing
+constexpr uint16_t kBatchSlot = 0, kHeadSlot = 1, kScaleSlot = 2;  // vary with nothing
 constexpr uint16_t kPositionSlot = 0;  // the query's position and the key's number, of theirs
-constexpr uint16_t kScoreSlot = 0;     // of the pairs: the scaled score
+constexpr uint16_t kScoreSlot = 0;  // of the pairs: q k^T, in the end the changed score
 
 /// The code of one pass. What varies with less runs first: `nothing` once for each head, `query`
 /// and `key` once for each block of them, the others on tiles.
@@ -110,14 +111,14 @@ struct Program {
   CodeSpan mask;   ///< run on tiles that the mask cuts
   CodeSpan score;  ///< run on every tile; in the backward pass with its derivatives
   bool has_mask = false, has_score = false;
-  Value visible;              ///< result of `mask`
-  Value changed, derivative;  ///< results of `score`; derivative in the backward pass only
+  Value visible;     ///< result of `mask`
+  Value derivative;  ///< beside the changed score a result of `score`, in the backward pass only
   const Read* reads = nullptr;
   int32_t read_count = 0;
 
   const Constant* constants = nullptr;
   int32_t constant_count = 0;
-  int32_t slots[4] = {2, 1, 1, 1};  ///< by Vary
+  int32_t slots[4] = {3, 1, 1, 1};  ///< by Vary
 };
 
 }  // namespace nanoflex::cpu

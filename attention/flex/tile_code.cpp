@@ -18,7 +18,7 @@ Box TileCodeOptions::box() const {
 }
 
 TileCode::TileCode(const TileCodeOptions& options, Pass pass) {
-  TileCodeBuilder builder(options.box());
+  TileCodeBuilder builder(options.box(), pass == Pass::kForward);
   if (options.mask.defined()) {
     const int visible = builder.lower(simplify(options.mask), Type::kBool);
     program_.has_mask = true;
@@ -31,9 +31,8 @@ TileCode::TileCode(const TileCodeOptions& options, Pass pass) {
       roots.push_back(builder.lower(flex::derivative(score), Type::kFloat));
       add_reads(score, builder, roots);
     }
-    const std::vector<cpu::Value> results = builder.emit(roots, score_);
+    const std::vector<cpu::Value> results = builder.emit_score(roots, score_);
     program_.has_score = true;
-    program_.changed = results[0];
     if (pass == Pass::kBackward) program_.derivative = results[1];
     for (size_t i = 0; i < reads_.size(); ++i) {
       reads_[i].derivative = results[2 + 2 * i];

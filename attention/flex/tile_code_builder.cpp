@@ -72,8 +72,6 @@ Code real_code(Op op) {
       return Code::kLog;
     case Op::kSqrt:
       return Code::kSqrt;
-    case Op::kTanh:
-      return Code::kTanh;
     case Op::kSigmoid:
       return Code::kSigmoid;
     case Op::kFloor:
@@ -85,7 +83,7 @@ Code real_code(Op op) {
 
 }  // namespace
 
-TileCodeBuilder::TileCodeBuilder(const Box& box) : box_(box) {}
+TileCodeBuilder::TileCodeBuilder(const Box& box, bool forward) : box_(box), forward_(forward) {}
 
 int TileCodeBuilder::lower(const Expression& expression, Type type) {
   begin(expression);
@@ -174,7 +172,8 @@ int TileCodeBuilder::compute(const Node& node) {
     case Op::kKey:
       return number({.leaf = kPosition, .vary = Vary::kKey});
     case Op::kScore:
-      return number({.leaf = kScore, .vary = Vary::kPair});
+      return operation(Code::kMultiply,
+                       {number({.leaf = kProduct, .vary = Vary::kPair}), number({.leaf = kScale})});
     case Op::kConstant:
       if (node.type == Type::kBool) return constant(node.constant.toBool() ? -1 : 0);
       return node.type == Type::kInt ? constant(static_cast<int32_t>(node.constant.toLong()))
@@ -198,6 +197,7 @@ int TileCodeBuilder::compute(const Node& node) {
 
 int TileCodeBuilder::compute_arithmetic(const Node& node) {
   const auto codes = codes_of(node.op);
+  if (node.op == Op::kTanh) return tanh(value_as(node.operands[0], Type::kFloat));
   if (!codes) return operation(real_code(node.op), {value_as(node.operands[0], Type::kFloat)});
   bool real = false;
   for (const Expression& operand : node.operands) real |= operand.type() == Type::kFloat;
@@ -209,6 +209,7 @@ int TileCodeBuilder::compute_arithmetic(const Node& node) {
   if (node.op == Op::kDivide && real && may_fuse_) {
     if (const auto product = divide_by_constant(operands[0], operands[1])) return *product;
   }
+  if (node.op == Op::kMultiply && real) return multiply(operands[0], operands[1]);
   if (node.op == Op::kAdd && real && may_fuse_) {
     if (const auto fused = multiply_add(operands[0], operands[1])) return *fused;
     if (const auto fused = multiply_add(operands[1], operands[0])) return *fused;
@@ -222,7 +223,58 @@ std::optional<int> TileCodeBuilder::divide_by_constant(int dividend, int divisor
   if (entry.leaf != kConstant) return {};
   const float reciprocal = 1 / __builtin_bit_cast(float, entry.constant);
   if (!std::isnormal(reciprocal)) return {};
-  return operation(Code::kMultiply, {dividend, constant(reciprocal)});
+  return multiply(dividend, constant(reciprocal));
+}
+
+int TileCodeBuilder::multiply(int a, int b) {
+  if (may_fuse_) {
+    for (const auto& [x, y] : {std::pair(a, b), std::pair(b, a)}) {
+      if (const auto product = scaled_by(x, y)) return *product;
+      if (const auto product = times_difference(x, y)) return *product;
+      if (const auto product = times_tanh(x, y)) return *product;
+    }
+  }
+  return operation(Code::kMultiply, {a, b});
+}
+
+// The score times a constant: its scale takes the constant in. Not a large one, with which it might
+// overflow where what it multiplies would not.
+std::optional<int> TileCodeBuilder::scaled_by(int scaled, int factor) {
+  const Entry &product = entries_[scaled], &by = entries_[factor];
+  if (product.code != Code::kMultiply || by.leaf != kConstant) return {};
+  if (entries_[product.operands[1]].leaf != kScale) return {};
+  const float size = std::abs(__builtin_bit_cast(float, by.constant));
+  if (!(size >= 0x1p-20f && size <= 1)) return {};
+  const std::vector<int> operands = product.operands;
+  return operation(Code::kMultiply, {operands[0], operation(Code::kMultiply, {operands[1], factor})});
+}
+
+// In one instruction, where only the difference varies with the pair, as with (kv - q) of ALiBi.
+std::optional<int> TileCodeBuilder::times_difference(int factor, int difference) {
+  const Entry& entry = entries_[difference];
+  if (entry.code != Code::kSubtract || entry.vary != Vary::kPair) return {};
+  const std::vector<int> terms = entry.operands;
+  for (const int part : {factor, terms[0], terms[1]}) {
+    if (entries_[part].vary == Vary::kPair) return {};
+  }
+  return operation(Code::kTimesDifference, {factor, terms[0], terms[1]});
+}
+
+int TileCodeBuilder::tanh(int x) {
+  const Entry entry = entries_[x];
+  const bool product = may_fuse_ && entry.code == Code::kMultiply &&
+                       entries_[entry.operands[1]].vary == Vary::kNothing;
+  std::vector<int> operands = product ? entry.operands : std::vector<int>{x, constant(1.0f)};
+  operands.push_back(constant(1.0f));
+  return operation(Code::kTanh, operands);
+}
+
+// In one instruction, in the forward pass: a derivative needs tanh itself.
+std::optional<int> TileCodeBuilder::times_tanh(int factor, int tanh) {
+  const Entry entry = entries_[tanh];
+  if (!forward_ || entry.code != Code::kTanh || entry.operands[2] != constant(1.0f)) return {};
+  if (entries_[factor].vary != Vary::kNothing) return {};
+  return operation(Code::kTanh, {entry.operands[0], entry.operands[1], factor});
 }
 
 // In one instruction, unless the product varies with less than the sum and so costs nothing.
@@ -293,6 +345,8 @@ void TileCodeBuilder::place_small(int id) {
   Value place = {entry.vary, static_cast<uint16_t>(slots)};
   if (entry.leaf == kBatch || entry.leaf == kHead) {
     place.slot = entry.leaf == kBatch ? cpu::kBatchSlot : cpu::kHeadSlot;
+  } else if (entry.leaf == kScale) {
+    place.slot = cpu::kScaleSlot;
   } else if (entry.leaf == kPosition) {
     place.slot = cpu::kPositionSlot;
   } else {
@@ -311,6 +365,26 @@ void TileCodeBuilder::place_small(int id) {
 
 std::vector<Value> TileCodeBuilder::emit(const std::vector<int>& roots,
                                          std::vector<cpu::Instruction>& code) {
+  return emit(roots, code, kUnused);
+}
+
+std::vector<Value> TileCodeBuilder::emit_score(const std::vector<int>& roots,
+                                               std::vector<cpu::Instruction>& code) {
+  const Value score = {Vary::kPair, cpu::kScoreSlot};
+  const int changed = roots[0];
+  // At once, unless q k^T is read later, or the value too, where something else will lie.
+  const int product = number({.leaf = kProduct, .vary = Vary::kPair});
+  const bool again = std::count(roots.begin(), roots.end(), changed) > 1;
+  const bool at_once = !again && last_uses(roots)[product] <= changed;
+  std::vector<Value> results = emit(roots, code, at_once ? changed : kUnused);
+  if (!at_once) code.push_back({.code = Code::kCopy, .out = score, .operands = {results[0]}});
+  results[0] = score;
+  return results;
+}
+
+// `in_place`: the value that takes the score's place, if any.
+std::vector<Value> TileCodeBuilder::emit(const std::vector<int>& roots,
+                                         std::vector<cpu::Instruction>& code, int in_place) {
   const std::vector<int> last = last_uses(roots);
   int32_t& slots = shared_.slots[static_cast<int>(Vary::kPair)];
   int32_t used = 1;
@@ -322,20 +396,24 @@ std::vector<Value> TileCodeBuilder::emit(const std::vector<int>& roots,
       place_small(id);
       continue;
     }
-    if (entry.leaf == kScore) {
+    if (entry.leaf == kProduct) {
       places_[id] = {Vary::kPair, cpu::kScoreSlot};
       continue;
     }
     cpu::Instruction made = instruction(id);
     const std::set<int> operands(entry.operands.begin(), entry.operands.end());
     for (const int operand : operands) {  // an instruction may write over what it reads
-      if (last[operand] == id && entries_[operand].vary == Vary::kPair) {
-        free.push_back(places_[operand].slot);
-      }
+      const bool done = last[operand] == id && entries_[operand].vary == Vary::kPair;
+      const Value place = done ? places_[operand] : Value{};
+      if (done && place.slot != cpu::kScoreSlot) free.push_back(place.slot);
     }
-    if (free.empty()) free.push_back(static_cast<uint16_t>(used++));
-    made.out = places_[id] = {Vary::kPair, free.back()};
-    free.pop_back();
+    if (id == in_place) {
+      made.out = places_[id] = {Vary::kPair, cpu::kScoreSlot};
+    } else {
+      if (free.empty()) free.push_back(static_cast<uint16_t>(used++));
+      made.out = places_[id] = {Vary::kPair, free.back()};
+      free.pop_back();
+    }
     code.push_back(made);
   }
   slots = std::max(slots, used);

@@ -23,14 +23,14 @@ struct SharedCode {
   std::vector<cpu::Instruction> nothing, query, key;  ///< by what their values vary with
   std::vector<cpu::Constant> constants;
   std::vector<at::Tensor> tables;
-  int32_t slots[4] = {2, 1, 1, 1};  ///< by cpu::Vary; the first ones are filled beforehand
+  int32_t slots[4] = {3, 1, 1, 1};  ///< by cpu::Vary; the first ones are filled beforehand
 };
 
 class TileCodeBuilder {
  public:
-  /// `box`: all index values. REQUIRES for what is lowered: integers fit 32 bits, indices their
+  /// `box`: all index values; `forward`: no derivatives will be asked for. REQUIRES for what is lowered: integers fit 32 bits, indices their
   /// tensors, for every point of the box.
-  explicit TileCodeBuilder(const Box& box);
+  TileCodeBuilder(const Box& box, bool forward);
 
   /// The number of the expression's value, converted to `type`, for each pair.
   int lower(const Expression& expression, Type type);
@@ -40,11 +40,14 @@ class TileCodeBuilder {
   /// Code for those of the numbered values that vary with the pair, and where all of them are left;
   /// the rest goes to the shared code.
   std::vector<cpu::Value> emit(const std::vector<int>& roots, std::vector<cpu::Instruction>& code);
+  /// The same, where the first one is left in place of the score.
+  std::vector<cpu::Value> emit_score(const std::vector<int>& roots,
+                                     std::vector<cpu::Instruction>& code);
 
   SharedCode take() { return std::move(shared_); }
 
  private:
-  enum Leaf { kNone, kBatch, kHead, kPosition, kScore, kConstant };
+  enum Leaf { kNone, kBatch, kHead, kScale, kPosition, kProduct, kConstant };
   struct Entry {
     Leaf leaf = kNone;
     cpu::Vary vary = cpu::Vary::kNothing;
@@ -69,16 +72,24 @@ class TileCodeBuilder {
   int compute_arithmetic(const Node& node);
   std::optional<int> divide_by_constant(int dividend, int divisor);
   std::optional<int> multiply_add(int product, int term);
+  int multiply(int a, int b);
+  std::optional<int> scaled_by(int scaled, int factor);
+  std::optional<int> times_difference(int factor, int difference);
+  int tanh(int x);
+  std::optional<int> times_tanh(int factor, int tanh);
   int load(const Node& node);
   int flat_index(const Node& load);
   const float* table(const Node& load);
   bool exact_in_float(const Expression& integer) const;
 
+  std::vector<cpu::Value> emit(const std::vector<int>& roots, std::vector<cpu::Instruction>& code,
+                               int in_place);
   cpu::Instruction instruction(int id) const;
   std::vector<int> last_uses(const std::vector<int>& roots) const;
   void place_small(int id);
 
   const Box box_;
+  const bool forward_;
   bool may_fuse_ = true;  // multiply and add in one operation
   SharedCode shared_;
   std::optional<Bounder> bounder_;  // of the present tree
