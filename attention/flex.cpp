@@ -1,8 +1,10 @@
-// The fused path for any mask and score: what is a band of keys around the query is left to the
-// kernels, as for flash; the rest becomes a block mask and code that runs on tiles.
+// The fused path for any mask and score: what is a band of keys around the query, or the query's
+// group of keys, is left to the kernels, as for flash; the rest becomes a block mask and code that
+// runs on tiles.
 #include "attention/backends.h"
 #include "attention/flex/band.h"
 #include "attention/flex/cuda_source.h"
+#include "attention/flex/key_ranges.h"
 #include "attention/flex/remembered.h"
 #include "attention/flex/simplify.h"
 #include "attention/fused.h"
@@ -44,12 +46,19 @@ Attention forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
 
 FusedOptions fused_options(const at::Tensor& q, const at::Tensor& k, const Spec& spec) {
   FusedOptions options = without_blocks(q, spec);
+  const int64_t B = q.size(0), S = k.size(2);
+  if (options.mask.defined() && q.is_cpu() && q.size(2) <= S) {
+    static flex::Remembered<flex::RangesAndRest> masks;
+    const auto mask = masks.get({options.mask}, {B, S}, [&] {
+      return std::make_shared<const flex::RangesAndRest>(flex::split_ranges(options.mask, B, S));
+    });
+    options.ranges = mask->ranges;
+    options.mask = mask->rest;
+  }
   if (options.mask.defined()) {
-    options.blocks = flex::block_mask(options.mask, {.B = q.size(0),
-                                                     .H = q.size(1),
-                                                     .T = q.size(2),
-                                                     .S = k.size(2),
-                                                     .block_size = spec.block_size});
+    options.blocks = flex::block_mask(
+        options.mask,
+        {.B = B, .H = q.size(1), .T = q.size(2), .S = S, .block_size = spec.block_size});
   }
   return options;
 }

@@ -21,7 +21,8 @@ struct FusedOptions {
   int64_t left = kUnbounded, right = kUnbounded;
   double scale = 1;
   Dropout dropout = {};
-  flex::Expression mask = {};   ///< what else is masked; undefined: nothing
+  at::Tensor ranges = {};      ///< [B or 1, S, 2] int32: position p sees keys [begin, end) of these
+  flex::Expression mask = {};  ///< what else is masked; undefined: nothing
   flex::Expression score = {};  ///< how scaled scores change; undefined: they do not
   std::shared_ptr<const flex::BlockMask> blocks = {};  ///< of `mask`; null when it is undefined
   bool tf32 = false;                                   ///< multiply fp32 inputs in tf32, on a GPU
@@ -39,7 +40,8 @@ struct FusedGradients {
   std::vector<at::Tensor> captured = {};  ///< of flex::differentiable_tensors(score), in its order
 };
 
-/// The spec as the kernels take it: what of its mask is a band, and blocks of the rest. Throws
+/// The spec as the kernels take it: what of its mask is a band, on a CPU ranges of keys, and blocks
+/// of the rest. Throws
 /// std::invalid_argument as flex::make_block_mask does.
 FusedOptions fused_options(const at::Tensor& q, const at::Tensor& k, const Spec& spec);
 

@@ -87,13 +87,15 @@ class Backward {
   void open() {
     const Input* k = row_of<const Input>(p_.k, unit_.b, unit_.h_kv, key_);
     const Input* v = row_of<const Input>(p_.v, unit_.b, unit_.h_kv, key_);
-    for (int64_t i = 0; i < steps_ * width_; ++i) k_columns_[i] = v_columns_[i] = 0;
+    for (Element* columns : {k_columns_, v_columns_}) {
+      if (keys_ < width_) __builtin_memset(columns, 0, sizeof(Element) * steps_ * width_);
+    }
     put_columns<Math, Input>([&](int64_t key) { return k + key * p_.k.row; }, keys_, p_.D,
                              columns(k_columns_, 0));
     put_columns<Math, Input>([&](int64_t key) { return v + key * p_.v.row; }, keys_, p_.D,
                              columns(v_columns_, 0));
     k_rows_ = stacked_rows<Math>(k, p_.k.row, keys_, p_.D, D_, true, k_stacked_);
-    for (int64_t i = 0; i < static_cast<int64_t>(width_) * depth_; ++i) dk_[i] = dv_[i] = 0;
+    for (float* sums : {dk_, dv_}) __builtin_memset(sums, 0, sizeof(float) * width_ * depth_);
   }
 
   void take_queries(int64_t h, int64_t tile, int64_t row, int rows) {
@@ -173,11 +175,23 @@ class Backward {
 
   // The rows of the block that see any of the panel's keys; begins with a step of a product.
   RowRange seeing_rows(int64_t row, int rows, int n) const {
-    const int64_t shift = p_.S - p_.T, last = smaller<int64_t>(key_ + n + kWidth, p_.S) - 1;
-    const int64_t begin = larger<int64_t>(key_ + n - p_.right - shift - row, 0);
-    const int64_t end = smaller<int64_t>(last + p_.left - shift - row + 1, rows);
+    const int64_t first = key_ + n, last = smaller<int64_t>(first + kWidth, p_.S) - 1;
+    const auto keys = [&](int64_t i) { return visible_keys(p_, unit_.b, row + i); };
+    const int begin = first_of(rows, [&](int64_t i) { return keys(i).end > first; });
+    const int end = first_of(rows, [&](int64_t i) { return keys(i).begin > last; });
     if (begin >= end) return {0, 0};
-    return {static_cast<int>(begin / kStep * kStep), static_cast<int>(end)};
+    return {begin / kStep * kStep, end};
+  }
+
+  // The first of 0 .. count for which a condition holds that holds from there on.
+  template <typename Condition>
+  static int first_of(int count, const Condition& condition) {
+    int begin = 0;
+    for (int end = count; begin < end;) {
+      const int middle = (begin + end) / 2;
+      condition(middle) ? end = middle : begin = middle + 1;
+    }
+    return begin;
   }
 
   // Zeros for the product with k, where the panel's keys are not seen.
@@ -234,7 +248,7 @@ class Backward {
   };
   Row row_at(int64_t h, int64_t row, int i, int n) const {
     const int64_t at = (unit_.b * p_.H + h) * p_.T + row + i, first = key_ + n;
-    const KeyRange keys = visible_keys(p_, row + i);
+    const KeyRange keys = visible_keys(p_, unit_.b, row + i);
     const float maximum = p_.denominator[at], log2_sum = p_.denominator[p_.B * p_.H * p_.T + at];
     return {.at = i,
             .n = n,
@@ -304,24 +318,42 @@ class Backward {
     }
   }
 
-  // In the units' order; also where there is nothing to add the next one's turn comes.
+  // In the units' order; also where there is nothing to add the next one's turn comes. The last one
+  // to see the rows writes dq.
   void add_to_dq(int64_t h, int64_t tile, int64_t row, int rows, bool any) {
     const int64_t head = unit_.b * p_.H + h;
+    const Tile all = {unit_.b, h, row, rows, 0, unit_.keys_per_unit};
+    const bool first = next_unit(p_, all, 0) == unit_.index;
+    const int64_t next = next_unit(p_, all, unit_.index + 1);
     uint32_t* turn = unit_.turn + head * tiles_.count() + tile;
     const auto mine = static_cast<uint32_t>(unit_.index);
     for (int spin = 0; __atomic_load_n(turn, __ATOMIC_ACQUIRE) != mine;) {
       if (++spin > 1000) sched_yield();
     }
-    float* out = p_.dq + (head * p_.T + row) * p_.D;
-    for (int i = 0; any && i < rows; ++i) {
+    for (int i = 0; i < rows; ++i) {
+      float* sums = p_.dq_sums + (head * p_.T + row + i) * p_.D;
+      Input* done =
+          next * unit_.keys_per_unit < p_.S ? nullptr : row_of<Input>(p_.dq, unit_.b, h, row + i);
       for (int64_t d = 0; d < p_.D; d += Math::kLanes) {
         const float* from = panel_of(dq(), d / Math::kLanes).from(i).data;
-        const int64_t count = smaller<int64_t>(Math::kLanes, p_.D - d);
-        for (int64_t j = 0; j < count; ++j) out[i * p_.D + d + j] += from[j] * p_.scale;
+        const F part = any ? V::load(from) * p_.scale : F{};
+        if (d + Math::kLanes <= p_.D) {
+          const F sum = first ? part : V::load(sums + d) + part;
+          if (!done) {
+            V::store(sums + d, sum);
+          } else if constexpr (sizeof(Input) == sizeof(float)) {
+            V::store(done + d, sum);
+          } else {
+            V::store(done + d, V::narrow(sum));
+          }
+        } else {
+          for (int j = 0; d + j < p_.D; ++j) {
+            const float sum = first ? part[j] : sums[d + j] + part[j];
+            done ? put(done + d + j, sum) : put(sums + d + j, sum);
+          }
+        }
       }
     }
-    const int64_t next =
-        next_unit(p_, {unit_.b, h, row, rows, 0, unit_.keys_per_unit}, unit_.index + 1);
     __atomic_store_n(turn, static_cast<uint32_t>(next), __ATOMIC_RELEASE);
   }
 
@@ -359,9 +391,9 @@ class Backward {
   Element* do_scratch_;
   Element* q_stacked_;
   Element* do_stacked_;
-  float* base_;                          // of a strip: gradient of the changed scores
-  Columns<const float> derivative_{};    // of the strip's changed scores
-  int strip_ = 0;                        // its first row
+  float* base_;                        // of a strip: gradient of the changed scores
+  Columns<const float> derivative_{};  // of the strip's changed scores
+  int strip_ = 0;                      // its first row
   Programmed program_;
 };
 

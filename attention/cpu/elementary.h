@@ -1,4 +1,4 @@
-// Elementary functions on vectors, to about a unit in the last place. Coefficients are our own
+// Elementary functions on vectors, to a unit or a few in the last place. Coefficients are our own
 // fits, of least relative error.
 #pragma once
 
@@ -107,8 +107,8 @@ struct Elementary {
     return n + s * y * kTwoLog2E + __builtin_convertvector(x - x, D);
   }
 
-  /// Most arguments are small, those of a soft cap above all: where all lanes are, this takes a third
-  /// of the time. What becomes of a lane does not depend on the others.
+  /// Most arguments are small, those of a soft cap above all: where all lanes are, this takes a
+  /// third of the time. What becomes of a lane does not depend on the others.
   static F tanh(F x) {
     constexpr float kSmall = 0.625f;
     const F u = x * x;
@@ -118,7 +118,8 @@ struct Elementary {
     p = p * u - 3.333328068256378e-1f;
     const F small = x * u * p + x;  // to 4.4e-9, before rounding
     const I large = u > kSmall * kSmall;
-    if (!V::any(large)) [[likely]] return small;
+    if (!V::any(large)) [[likely]]
+      return small;
     return large != 0 ? tanh_of_any(x) : small;
   }
 

@@ -106,7 +106,7 @@ class Forward {
     const Input* rows[kWidth];
     auto [h, t] = place(index * kWidth);
     for (int lane = 0; lane < kWidth; ++lane) {
-      const KeyRange keys = visible_keys(p_, t);
+      const KeyRange keys = visible_keys(p_, unit_.b, t);
       const int64_t begin = larger(keys.begin, unit_.key_begin);
       const int64_t end = larger(begin, smaller(keys.end, unit_.key_end));
       if (begin < end) {

@@ -44,6 +44,12 @@ Blocks blocks_of(const FusedOptions& options) {
           .row = mask.kinds.stride(2)};
 }
 
+Ranges ranges_of(const FusedOptions& options) {
+  if (!options.ranges.defined()) return {};
+  const bool shared = options.ranges.size(0) == 1;
+  return {options.ranges.const_data_ptr<int32_t>(), shared ? 0 : options.ranges.stride(0)};
+}
+
 // Null where there is nothing to run.
 std::shared_ptr<const flex::TileCode> code_of(const at::Tensor& q, const at::Tensor& k,
                                               const FusedOptions& options,
@@ -65,6 +71,7 @@ Problem make_problem(const at::Tensor& q, const at::Tensor& k, const at::Tensor&
             .scale = static_cast<float>(options.scale),
             .softmax_scale = options.score.defined() ? 1 : static_cast<float>(options.scale),
             .exact = options.need_logsumexp,
+            .ranges = ranges_of(options),
             .blocks = blocks_of(options)};
   if (code) p.program = &code->program();
   // Positions are at most S + T apart.
@@ -209,8 +216,8 @@ int64_t keys_per_unit(const Problem& p, const Kernels& kernels) {
   return keys;
 }
 
-// Which unit adds to each tile of dq first.
-at::Tensor first_turns(const Problem& p, int64_t queries, int64_t keys) {
+// Which unit adds to each tile of dq first; zeros in dq where none will.
+at::Tensor first_turns(const Problem& p, int64_t queries, int64_t keys, const at::Tensor& dq) {
   const QueryTiles tiles(p, queries);
   const at::Tensor turns = at::empty({p.B * p.H * tiles.count()}, at::kInt);
   auto* turn = turns.mutable_data_ptr<int32_t>();
@@ -222,7 +229,10 @@ at::Tensor first_turns(const Problem& p, int64_t queries, int64_t keys) {
                          .rows = tiles.rows(i),
                          .key = 0,
                          .keys = keys};
-      *turn++ = static_cast<int32_t>(next_unit(p, tile, 0));
+      const int64_t first = next_unit(p, tile, 0);
+      if (first * keys >= p.S)
+        dq.select(0, tile.b).select(0, tile.h).narrow(0, tile.row, tile.rows).zero_();
+      *turn++ = static_cast<int32_t>(first);
     }
   }
   return turns;
@@ -314,14 +324,15 @@ FusedGradients backward(const at::Tensor& q_any, const at::Tensor& k_any, const 
   p.denominator = result.denominator.mutable_data_ptr<float>();
   const at::Tensor delta = compute_delta(p, d_logsumexp, kernels);
   p.delta = delta.const_data_ptr<float>();
-  const at::Tensor dq = at::zeros({p.B, p.H, p.T, p.D}, at::kFloat);
-  const at::Tensor dk = with_dense_heads(at::empty_like(k)),
-                   dv = with_dense_heads(at::empty_like(v));
-  p.dq = dq.mutable_data_ptr<float>(), p.dk = rows_of(dk), p.dv = rows_of(dv);
+  const auto like = [](const at::Tensor& x) { return with_dense_heads(at::empty_like(x)); };
+  FusedGradients gradients = {like(q), like(k), like(v)};
+  const at::Tensor dq_sums = at::empty({p.B, p.H, p.T, p.D}, at::kFloat);
+  p.dq_sums = dq_sums.mutable_data_ptr<float>();
+  p.dq = rows_of(gradients.dq), p.dk = rows_of(gradients.dk), p.dv = rows_of(gradients.dv);
 
   const int64_t keys = keys_per_unit(p, kernels), blocks = divided_up(p.S, keys);
   const int64_t heads = p.B * p.H_kv;
-  const at::Tensor turn = first_turns(p, kernels.queries, keys);
+  const at::Tensor turn = first_turns(p, kernels.queries, keys, gradients.dq);
   GradientTotals totals(code ? code->gradient_size() : 0, at::get_num_threads());
   // Key blocks of different heads side by side, so that threads seldom wait for their turn.
   run_units(heads * blocks, kernels.scratch_bytes(p), products(p) < kSerialProducts,
@@ -337,7 +348,6 @@ FusedGradients backward(const at::Tensor& q_any, const at::Tensor& k_any, const 
               kernels.backward(p, unit, scratch);
               totals.add(index, thread);
             });
-  FusedGradients gradients = {dq.to(q.scalar_type()), dk, dv};
   if (!code) return gradients;
   for (const flex::CapturedGradient& captured : code->captured()) {
     const int64_t size = captured.tensor.numel();

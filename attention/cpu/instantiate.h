@@ -23,39 +23,54 @@ void run_backward(const Problem& problem, const BackwardUnit& unit, char* memory
 }
 
 // a b + c with one rounding where products round once.
-inline float multiply_add(float a, float b, float c) {
+template <int kLanes>
+typename Vectors<kLanes>::F multiply_add(typename Vectors<kLanes>::F a,
+                                         typename Vectors<kLanes>::F b,
+                                         typename Vectors<kLanes>::F c) {
 #if defined(__FMA__) || defined(__ARM_FEATURE_FMA)
-  return __builtin_fmaf(a, b, c);
+  for (int lane = 0; lane < kLanes; ++lane) c[lane] = __builtin_fmaf(a[lane], b[lane], c[lane]);
+  return c;
 #else
   return a * b + c;
 #endif
 }
 
-// Summed in the order in which products sum dO v^T, so that rows that see one key alone cancel.
-// Eight rows at once hide the latency of one chain.
-template <typename Input>
+// kLanes rows side by side, each summed in the order in which products sum dO v^T, so that rows
+// that see one key alone cancel.
+template <typename Math, typename Input>
 void run_delta(const Problem& p, const float* d_logsumexp, int64_t b, int64_t h, int64_t row,
                int64_t rows, float* delta) {
-  constexpr int64_t kRows = 8;
-  for (int64_t first = row; first < row + rows; first += kRows) {
-    const int64_t count = smaller(kRows, row + rows - first);
-    float sum[kRows] = {};
-    const Input *o[kRows], *d_o[kRows];
-    for (int64_t i = 0; i < kRows; ++i) {
-      const int64_t at = first + smaller(i, count - 1);
-      o[i] = row_of<const Input>(p.o, b, h, at);
-      d_o[i] = row_of<const Input>(p.d_o, b, h, at);
-    }
-    for (int64_t begin = 0; begin < p.D; begin += kLongestChain) {
-      float part[kRows] = {};
-      for (int64_t d = begin; d < smaller(p.D, begin + kLongestChain); ++d) {
-        for (int64_t i = 0; i < kRows; ++i) {
-          part[i] = multiply_add(to_float(d_o[i][d]), to_float(o[i][d]), part[i]);
+  constexpr int kLanes = Math::kLanes;
+  using V = Vectors<kLanes>;
+  using F = typename V::F;
+  alignas(64) typename Math::Element o[kLongestChain * kLanes], d_o[kLongestChain * kLanes];
+  for (int64_t first = row; first < row + rows; first += kLanes) {
+    const int64_t last = row + rows - 1;
+    F sum{};
+    for (int64_t d = 0; d < p.D; d += kLongestChain) {
+      const int64_t count = smaller<int64_t>(p.D - d, kLongestChain);
+      const auto take = [&](const Rows& from, typename Math::Element* to) {
+        const auto at = [&](int64_t i) {
+          return row_of<const Input>(from, b, h, smaller(first + i, last)) + d;
+        };
+        put_columns<Math, Input>(at, kLanes, count, {to, kLanes, 0});
+      };
+      take(p.o, o), take(p.d_o, d_o);
+      F part{};
+      for (int64_t step = 0; step * Math::kPair < count; ++step) {
+        const auto x = V::load(d_o + step * kLanes), y = V::load(o + step * kLanes);
+        if constexpr (Math::kPair == 1) {
+          part = multiply_add<kLanes>(x, y, part);
+        } else {
+          const auto lower = [](auto pair) { return reinterpret_cast<F>(pair << 16); };
+          const auto upper = [](auto pair) { return reinterpret_cast<F>(pair & 0xffff0000u); };
+          part = multiply_add<kLanes>(lower(x), lower(y), part);
+          part = multiply_add<kLanes>(upper(x), upper(y), part);
         }
       }
-      for (int64_t i = 0; i < kRows; ++i) sum[i] += part[i];
+      sum += part;
     }
-    for (int64_t i = 0; i < count; ++i) {
+    for (int64_t i = 0; first + i <= last && i < kLanes; ++i) {
       const int64_t at = (b * p.H + h) * p.T + first + i;
       delta[at] = sum[i] - (d_logsumexp ? d_logsumexp[at] : 0);
     }
@@ -75,10 +90,10 @@ int64_t scratch_bytes(const Problem& problem) {
 
 template <typename Math, typename Input>
 Kernels kernels_of() {
-  return {
-      run_forward<Math, Input>,     run_backward<Math, Input>,      run_delta<Input>,
-      scratch_bytes<Math, Input>,   Math::kLanes * Math::kVectors,  Forward<Math, Input>::kColumns,
-      Backward<Math, Input>::kKeys, Backward<Math, Input>::kQueries};
+  return {run_forward<Math, Input>,      run_backward<Math, Input>,
+          run_delta<Math, Input>,        scratch_bytes<Math, Input>,
+          Math::kLanes * Math::kVectors, Forward<Math, Input>::kColumns,
+          Backward<Math, Input>::kKeys,  Backward<Math, Input>::kQueries};
 }
 
 }  // namespace

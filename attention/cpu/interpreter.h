@@ -29,7 +29,7 @@ class Interpreter {
 
  public:
   Values nothing, query, key, pair;
-  Columns<float> scores{};  ///< slot kScoreSlot of the pairs, where they lie
+  Columns<float> scores{};       ///< slot kScoreSlot of the pairs, where they lie
   int rows = 1, width = kLanes;  ///< width: a multiple of kLanes
 
   void run(CodeSpan code) const {
@@ -72,7 +72,8 @@ class Interpreter {
       float* result = out.data + n * out.panel;
 #pragma GCC unroll 4
       for (int row = 0; row < rows; ++row) {
-        V::store(result + row * kRow, function(load<kA>(x, row), load<kB>(y, row), load<kC>(z, row)));
+        V::store(result + row * kRow,
+                 function(load<kA>(x, row), load<kB>(y, row), load<kC>(z, row)));
       }
     }
   }
@@ -85,9 +86,8 @@ class Interpreter {
 
   template <typename Function>
   void unary(const Instruction& at, const Function& function) const {
-    with_kind(at.operands[0], [&](auto a) {
-      sweep<a, kRows, kRows>(at, [&](F x, F, F) { return function(x); });
-    });
+    with_kind(at.operands[0],
+              [&](auto a) { sweep<a, kRows, kRows>(at, [&](F x, F, F) { return function(x); }); });
   }
 
   template <typename Function>

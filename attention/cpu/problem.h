@@ -22,6 +22,13 @@ struct Blocks {
   int64_t batch = 0, head = 0, row = 0;
 };
 
+/// Which keys [begin, end) each position sees, beside the band: at keys + b * batch + 2 * position.
+/// Neither moves back from one position to the next. Null: all.
+struct Ranges {
+  const int32_t* keys = nullptr;
+  int64_t batch = 0;
+};
+
 /// One call of attention. q, o, dq: [B, H, T, D]; k, v, dk, dv: [B, H_kv, S, D]; all of one dtype.
 /// Row t stands at key position t + S - T = p and sees the keys p - left .. p + right.
 struct Problem {
@@ -30,8 +37,9 @@ struct Problem {
   float scale;          ///< of q k^T, > 0
   float softmax_scale;  ///< of what the softmax is taken of: scale, or 1 where a score changes it
 
-  bool exact = false;                ///< the logsumexp, to fp32's digits for any dtype
-  Blocks blocks = {};                ///< further masked, beside the band
+  bool exact = false;  ///< the logsumexp, to fp32's digits for any dtype
+  Ranges ranges = {};
+  Blocks blocks = {};                ///< further masked, beside band and ranges
   const Program* program = nullptr;  ///< of this pass: masks cut blocks, changes scores
 
   bool dropout = false;
@@ -47,9 +55,9 @@ struct Problem {
   float* denominator = nullptr;
 
   // Backward only.
-  Rows d_o = {}, dk = {}, dv = {};
+  Rows d_o = {}, dq = {}, dk = {}, dv = {};
   const float* delta = nullptr;  ///< [B, H, T], rowsum(dO * O) - dlogsumexp
-  float* dq = nullptr;           ///< [B, H, T, D], zeros at first; sums in fp32
+  float* dq_sums = nullptr;      ///< [B, H, T, D], of the units that added to dq so far
 };
 
 /// A unit of the forward pass: query rows of one key head, whose G = H / H_kv query heads lie

@@ -102,7 +102,7 @@ struct Constant {
 /// Slots that are filled before any instruction runs.
 constexpr uint16_t kBatchSlot = 0, kHeadSlot = 1, kScaleSlot = 2;  // vary with nothing
 constexpr uint16_t kPositionSlot = 0;  // the query's position and the key's number, of theirs
-constexpr uint16_t kScoreSlot = 0;  // of the pairs: q k^T, in the end the changed score
+constexpr uint16_t kScoreSlot = 0;     // of the pairs: q k^T, in the end the changed score
 
 /// The code of one pass. What varies with less runs first: `nothing` once for each head, `query`
 /// and `key` once for each block of them, the others on tiles.

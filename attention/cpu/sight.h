@@ -8,14 +8,20 @@
 namespace nanoflex::cpu {
 namespace {
 
-/// Keys [begin, end) that the query at row t may see.
+/// Keys [begin, end) that the query at row t of batch b may see. Neither moves back from row to
+/// row.
 struct KeyRange {
   int64_t begin, end;
 };
-inline KeyRange visible_keys(const Problem& p, int64_t t) {
+inline KeyRange visible_keys(const Problem& p, int64_t b, int64_t t) {
   const int64_t position = t + p.S - p.T;
-  const int64_t begin = larger<int64_t>(0, position - p.left);
-  return {begin, larger(begin, smaller(p.S, position + p.right + 1))};
+  int64_t begin = larger<int64_t>(0, position - p.left);
+  int64_t end = smaller(p.S, position + p.right + 1);
+  if (p.ranges.keys) {
+    const int32_t* range = p.ranges.keys + b * p.ranges.batch + 2 * position;
+    begin = larger<int64_t>(begin, range[0]), end = smaller<int64_t>(end, range[1]);
+  }
+  return {begin, larger(begin, end)};
 }
 
 /// Some queries of one head against some keys.
@@ -26,7 +32,7 @@ struct Tile {
 
 enum class Sight : uint8_t { kNone, kSome, kAll };
 
-/// What the blocks say about a tile; the band is not asked.
+/// What the blocks say about a tile; band and ranges are not asked.
 inline Sight sight(const Blocks& blocks, const Tile& tile) {
   if (!blocks.kinds) return Sight::kAll;
   const uint8_t* kinds = blocks.kinds + tile.b * blocks.batch + tile.h * blocks.head;
@@ -43,11 +49,10 @@ inline Sight sight(const Blocks& blocks, const Tile& tile) {
   return none ? Sight::kNone : all ? Sight::kAll : Sight::kSome;
 }
 
-/// Whether any pair of the tile may attend, as far as band and blocks tell.
+/// Whether any pair of the tile may attend, as far as band, ranges and blocks tell.
 inline bool sees_any(const Problem& p, const Tile& tile) {
-  // Ranges of keys only move on from row to row.
-  const int64_t begin = visible_keys(p, tile.row).begin;
-  const int64_t end = visible_keys(p, tile.row + tile.rows - 1).end;
+  const int64_t begin = visible_keys(p, tile.b, tile.row).begin;
+  const int64_t end = visible_keys(p, tile.b, tile.row + tile.rows - 1).end;
   return begin < tile.key + tile.keys && end > tile.key && begin < end &&
          sight(p.blocks, tile) != Sight::kNone;
 }
@@ -79,8 +84,8 @@ class QueryTiles {
 /// beyond the last when there is none. tile.key does not matter.
 inline int64_t next_unit(const Problem& p, Tile tile, int64_t index) {
   const int64_t keys_per_unit = tile.keys;
-  index = larger(index, visible_keys(p, tile.row).begin / keys_per_unit);
-  const int64_t end = visible_keys(p, tile.row + tile.rows - 1).end;
+  index = larger(index, visible_keys(p, tile.b, tile.row).begin / keys_per_unit);
+  const int64_t end = visible_keys(p, tile.b, tile.row + tile.rows - 1).end;
   for (; index * keys_per_unit < end; ++index) {
     tile.key = index * keys_per_unit;
     tile.keys = smaller(keys_per_unit, p.S - tile.key);

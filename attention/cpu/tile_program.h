@@ -114,8 +114,8 @@ class TileProgram {
   /// Rows of a strip of pairs.
   static Columns<float> strip(float* data) { return columns_of<Math>(data, kStrip, kWidth); }
 
-  /// Adds to the sums of what the score read: `base`, a strip, is the gradient of the changed score.
-  /// After run() on the same rows and lanes.
+  /// Adds to the sums of what the score read: `base`, a strip, is the gradient of the changed
+  /// score. After run() on the same rows and lanes.
   void add_gradients(Columns<const float> base, int row, int64_t lane, int rows,
                      const GradientSums& sums) const {
     const Interpreter interpreter = at(row, lane, rows);

@@ -246,7 +246,8 @@ std::optional<int> TileCodeBuilder::scaled_by(int scaled, int factor) {
   const float size = std::abs(__builtin_bit_cast(float, by.constant));
   if (!(size >= 0x1p-20f && size <= 1)) return {};
   const std::vector<int> operands = product.operands;
-  return operation(Code::kMultiply, {operands[0], operation(Code::kMultiply, {operands[1], factor})});
+  return operation(Code::kMultiply,
+                   {operands[0], operation(Code::kMultiply, {operands[1], factor})});
 }
 
 // In one instruction, where only the difference varies with the pair, as with (kv - q) of ALiBi.

@@ -28,8 +28,8 @@ struct SharedCode {
 
 class TileCodeBuilder {
  public:
-  /// `box`: all index values; `forward`: no derivatives will be asked for. REQUIRES for what is lowered: integers fit 32 bits, indices their
-  /// tensors, for every point of the box.
+  /// `box`: all index values; `forward`: no derivatives will be asked for. REQUIRES for what is
+  /// lowered: integers fit 32 bits, indices their tensors, for every point of the box.
   TileCodeBuilder(const Box& box, bool forward);
 
   /// The number of the expression's value, converted to `type`, for each pair.

@@ -49,6 +49,27 @@ std::vector<NamedFlex> flex_expressions() {
                                return document[b][max(q, 0)] == document[b][kv];
                              })};
        }},
+      {"groups next to each other",
+       [](const FlexSizes& sizes) {
+         const at::Tensor slope = random({sizes.H});
+         const Captured document("document", documents(sizes)), slopes("slopes", slope);
+         const auto own = trace_mask(
+             [&](auto b, auto, auto q, auto kv) { return document[b][kv] == document[b][q]; });
+         const auto near = trace_mask([](auto, auto, auto q, auto kv) {
+           return (q / 90 == kv / 90) & (kv - q <= 3) & (q - kv <= 70);
+         });
+         return Flex{.mask = sizes.T <= sizes.S ? near & own : near,
+                     .score = trace_score([&](auto s, auto, auto h, auto q, auto kv) {
+                       return s + slopes[h] * (kv - q);
+                     }),
+                     .tensors = {slope}};
+       }},
+      {"groups, both sides",
+       [](const FlexSizes& sizes) {
+         return Flex{.mask = sizes.T > sizes.S
+                                 ? flex::full()
+                                 : flex::bind(flex::document(), {{"document", documents(sizes)}})};
+       }},
       {"prefix or every third",
        [](const FlexSizes&) {
          return Flex{.mask = trace_mask([](auto, auto h, auto q, auto kv) {
