@@ -68,8 +68,9 @@ Output measure_baseline(const Flags& flags, const fs::path& folder) {
 }
 
 Output measure_flex(const Flags& flags, const fs::path&) {
-  const auto record = bench_flex(as_told(FlexBenchOptions{.quick = flags.quick()}, flags));
-  return {record, flex_markdown(record)};
+  const FlexBenchOptions options = {.quick = flags.quick(), .python = flags.text("python")};
+  const auto record = bench_flex(as_told(options, flags));
+  return {record, flex_markdown(record), {{"flex.svg", flex_chart(record)}}};
 }
 
 Output measure_forward(const Flags& flags, const fs::path&) {
@@ -110,7 +111,7 @@ Output measure_step(const Flags& flags, const fs::path&) {
                                   .device = flags.device(),
                                   .repeat = flags.repeat(),
                                   .python = flags.text("python")});
-  return {record, step_markdown(record)};
+  return {record, step_markdown(record), {{"step.svg", step_chart(record)}}};
 }
 
 Output measure_all(const Flags& flags, const fs::path& folder);
@@ -128,7 +129,7 @@ const std::vector<Bench>& benches() {
   static const std::vector<Bench> table = {
       {"attention", "speed and memory over shapes", usual, measure_attention},
       {"baseline", "training at fixed FLOPs", usual, measure_baseline},
-      {"flex", "what programs cost", usual, measure_flex},
+      {"flex", "what programs cost", {"quick", "dtype", "device", "python"}, measure_flex},
       {"forward", "a GPT's forward pass", usual, measure_forward},
       {"guide", "six masks", usual, measure_guide},
       {"lab",
@@ -193,7 +194,8 @@ Output measure_all(const Flags& flags, const fs::path& folder) {
   using Clock = std::chrono::steady_clock;
   const Clock::time_point begin = Clock::now();
   const size_t count = benches().size() - 1;
-  Output all{{{"rows", nlohmann::ordered_json::array()}}, ""};
+  const auto none = nlohmann::ordered_json::array();
+  Output all{{{"rows", none}, {"published", none}}, ""};
   for (size_t i = 0; i < count; ++i) {
     const Bench& bench = benches()[i];
     const double seconds = std::chrono::duration<double>(Clock::now() - begin).count();
@@ -203,9 +205,11 @@ Output measure_all(const Flags& flags, const fs::path& folder) {
     set_threads(flags.threads());
     const Output one = run_and_write(bench, flags, folder);
     for (const char* key : {"machine", "gemm_tflops"}) all.record[key] = one.record.at(key);
-    for (nlohmann::ordered_json row : one.record.at("rows")) {
-      row["bench"] = bench.name;
-      all.record["rows"].push_back(row);
+    for (const char* list : {"rows", "published"}) {
+      for (nlohmann::ordered_json row : one.record.value(list, none)) {
+        row["bench"] = bench.name;
+        all.record[list].push_back(row);
+      }
     }
     all.report += c10::str("## ", bench.name, ": ", bench.help, "\n\n", one.report, "\n");
   }
@@ -241,7 +245,8 @@ cxxopts::Options make_options() {
   options.add_options("lab")("batch", "rows (2)", number())("heads", "heads (8)", number())(
       "seq-len", "tokens (1024)", number())("head-dim", "size of a head (64)", number())(
       "doc-span", "tokens of a document (256)", number());
-  options.add_options("step")("python", "a Python with torch, to time the same step there", text());
+  options.add_options("flex and step")("python", "a Python with torch, to time the same there",
+                                       text());
   options.parse_positional({"what"});
   return options;
 }

@@ -93,10 +93,16 @@ bool Tokenizer::newline_stands_alone() const {
          processor_->DecodeIds(once) == line;
 }
 
+// A model may load and still be none, with a word that is a control token for one.
+std::string Tokenizer::broken(const std::string& what, const std::string& problem) const {
+  return "[data] the tokenizer " + path_ + " cannot " + what + " text: " + problem +
+         "; give another with --tokenizer, or none to train one on the text";
+}
+
 void Tokenizer::encode_plain(std::string_view text, std::vector<int32_t>& ids) const {
   std::vector<int> part;
   const auto status = processor_->Encode({text.data(), text.size()}, &part);
-  if (!status.ok()) throw std::runtime_error("[data] cannot encode text: " + status.ToString());
+  if (!status.ok()) throw std::invalid_argument(broken("encode", status.ToString()));
   ids.insert(ids.end(), part.begin(), part.end());
 }
 
@@ -122,7 +128,7 @@ std::string Tokenizer::decode(const std::vector<int32_t>& ids) const {
   }
   std::string text;
   const auto status = processor_->Decode(std::vector<int>(ids.begin(), ids.end()), &text);
-  if (!status.ok()) throw std::runtime_error("[data] cannot decode: " + status.ToString());
+  if (!status.ok()) throw std::invalid_argument(broken("decode", status.ToString()));
   return text;
 }
 

@@ -27,7 +27,8 @@ class Tokenizer {
   ~Tokenizer();
 
   // The tokens of UTF-8 text, without BOS. With a model from train_tokenizer, decode(encode(text))
-  // is text, byte for byte; other models may normalise.
+  // is text, byte for byte; other models may normalise. Throws std::invalid_argument, as decode()
+  // does, where the model itself fails.
   std::vector<int32_t> encode(std::string_view text) const;
   // Throws std::invalid_argument for an id outside the vocabulary.
   std::string decode(const std::vector<int32_t>& ids) const;
@@ -46,6 +47,7 @@ class Tokenizer {
  private:
   Tokenizer(std::string path, std::unique_ptr<sentencepiece::SentencePieceProcessor> processor);
   bool newline_stands_alone() const;
+  std::string broken(const std::string& what, const std::string& problem) const;
   void encode_plain(std::string_view text, std::vector<int32_t>& ids) const;
 
   std::string path_;

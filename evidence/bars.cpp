@@ -46,6 +46,17 @@ void draw_bar(std::ostringstream& svg, double x, std::optional<double> value, do
 
 }  // namespace
 
+void GroupedBars::add(const std::string& group, const std::string& name,
+                      std::optional<double> value) {
+  const auto place = std::find(groups.begin(), groups.end(), group) - groups.begin();
+  if (place == std::ssize(groups)) groups.push_back(group);
+  auto bars =
+      std::find_if(series.begin(), series.end(), [&](const Bars& one) { return one.name == name; });
+  if (bars == series.end()) bars = series.insert(series.end(), {name, {}});
+  for (Bars& one : series) one.values.resize(groups.size());
+  bars->values[place] = value;
+}
+
 std::string bar_chart(const std::string& title, const std::string& x_title,
                       const std::string& y_title, const std::vector<std::string>& groups,
                       const std::vector<Bars>& series) {

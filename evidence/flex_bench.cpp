@@ -6,8 +6,10 @@
 #include "attention/flex/block_mask.h"
 #include "attention/flex/parse.h"
 #include "attention/flex/scores.h"
+#include "evidence/bars.h"
 #include "evidence/measure.h"
 #include "evidence/passes.h"
+#include "evidence/python_peer.h"
 #include "evidence/rows.h"
 #include "trainer/machine.h"
 
@@ -21,6 +23,9 @@ struct Shape {
 };
 
 std::string name_of(const Shape& s) { return c10::str("B", s.B, " H", s.H, " T", s.T, " D", s.D); }
+
+// The case whose forward pass is timed in PyTorch too.
+const std::string kPeers = "B2 H8 T1024 D64 causal";
 
 // The models' shapes of the attention bench, and the guide's B 32, T 1950.
 std::vector<Shape> shapes_of(const FlexBenchOptions& options) {
@@ -118,9 +123,14 @@ class Bench {
       for (const char* pass : {"forward", "backward"}) run_contest(contests[i], pass);
     }
     build_masks();
-    return {{"machine", describe_environment(options_.device)},
-            {"gemm_tflops", kGemmFlops / gemm_ms_ / 1e9},
-            {"rows", rows_}};
+    ordered_json record = {{"machine", describe_environment(options_.device)},
+                           {"gemm_tflops", kGemmFlops / gemm_ms_ / 1e9},
+                           {"rows", rows_}};
+    if (!options_.python.empty()) {
+      record["python"] = time_python(options_.python, "flex_attention", dtype_name(options_.dtype),
+                                     options_.repeat);
+    }
+    return record;
   }
 
  private:
@@ -188,6 +198,21 @@ class Bench {
   ordered_json rows_ = ordered_json::array();
 };
 
+std::string beside_python(const ordered_json& bench) {
+  const auto ms = [&](const std::string& name, const std::string& pass) {
+    for (const ordered_json& row : bench.at("rows")) {
+      if (row.at("case") == name && row.at("backend") == "flex" && row.at("pass") == pass) {
+        return row.at("median_ms").get<double>();
+      }
+    }
+    throw std::logic_error("[bench] no row '" + name + "'");
+  };
+  return python_markdown(
+      bench.at("python"), "flex",
+      {{"forward", "flex_attention, compiled: " + kPeers, ms(kPeers, "forward")},
+       {"block_mask", "create_block_mask: T8192 causal", ms("T8192 causal", "build")}});
+}
+
 }  // namespace
 
 ordered_json bench_flex(const FlexBenchOptions& options) { return Bench(options).run(); }
@@ -224,7 +249,20 @@ std::string flex_markdown(const ordered_json& bench) {
   }
   return markdown_table({"case", "backend", "pass", "target", "ms", "spread", "of GEMM", "peak MB",
                          "measured", "wanted"},
-                        4, lines);
+                        4, lines) +
+         (bench.contains("python") ? beside_python(bench) : "");
+}
+
+std::string flex_chart(const ordered_json& bench) {
+  GroupedBars bars;
+  for (const ordered_json& row : bench.at("rows")) {
+    if (!row.contains("target") || row.at("target").at("of") != "flash") continue;
+    bars.add(row.at("case"),
+             row.at("backend").get<std::string>() + ", " + row.at("pass").get<std::string>(),
+             row.at("target").at("value").get<double>());
+  }
+  return bar_chart("What programs cost beside flash", "shape", "speed over flash's, times",
+                   bars.groups, bars.series);
 }
 
 }  // namespace nanoflex

@@ -12,6 +12,7 @@ struct FlexBenchOptions {
   at::ScalarType dtype = at::kFloat;
   at::Device device = at::kCPU;
   int64_t repeat = 5;
+  std::string python = {};  ///< an interpreter with torch, to be timed beside; "": none
 };
 
 /// Times `flex` against `flash` (causal, soft cap, ALiBi), documents against their share of causal
@@ -19,10 +20,14 @@ struct FlexBenchOptions {
 /// Progress goes to stderr. Returns {machine, gemm_tflops, rows}: a row has case, backend, pass,
 /// device, dtype, median_ms, spread, share_of_gemm, ratios and peak_bytes, and, where it is held to
 /// a target, target {value, range, value_by_pairs, wanted, holds, of}: times as fast as `of`, when
-/// that is scaled to its share of the blocks that are visited, or of the pairs.
+/// that is scaled to its share of the blocks that are visited, or of the pairs. Throws
+/// std::runtime_error when `python` fails.
 nlohmann::ordered_json bench_flex(const FlexBenchOptions& options);
 
 /// The targets as a table: what, measured, wanted, spread.
 std::string flex_markdown(const nlohmann::ordered_json& bench);
+
+/// Bars of what is held against flash, as SVG: how many times as fast.
+std::string flex_chart(const nlohmann::ordered_json& bench);
 
 }  // namespace nanoflex

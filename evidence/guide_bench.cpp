@@ -137,23 +137,14 @@ std::string guide_markdown(const ordered_json& bench) {
 }
 
 std::string guide_chart(const ordered_json& bench) {
-  std::vector<std::string> masks;
-  std::vector<Bars> series;
-  for (const std::string& backend : kBackends) series.push_back({backend, {}});
+  GroupedBars bars;
   for (const ordered_json& row : bench.at("rows")) {
-    const auto mask = row.at("case").get<std::string>();
-    if (masks.empty() || masks.back() != mask) {
-      masks.push_back(mask);
-      for (Bars& bars : series) bars.values.emplace_back();
-    }
-    for (Bars& bars : series) {
-      if (bars.name == row.at("backend") && row.contains("median_ms")) {
-        bars.values.back() = row.at("median_ms").get<double>();
-      }
-    }
+    std::optional<double> time;
+    if (row.contains("median_ms")) time = row.at("median_ms").get<double>();
+    bars.add(row.at("case"), row.at("backend"), time);
   }
-  return bar_chart("Attention under six masks, forward and backward", "mask", "time, ms", masks,
-                   series);
+  return bar_chart("Attention under six masks, forward and backward", "mask", "time, ms",
+                   bars.groups, bars.series);
 }
 
 }  // namespace nanoflex

@@ -52,33 +52,27 @@ double median_of(std::vector<double> times) {
 
 }  // namespace
 
-ordered_json time_python(const std::string& python, const std::string& dtype, int64_t repeat) {
-  const auto script = source_dir() / "scripts" / "peers" / "section_a_step.py";
+ordered_json time_python(const std::string& python, const std::string& peer,
+                         const std::string& dtype, int64_t repeat) {
+  const auto script = source_dir() / "scripts" / "peers" / (peer + ".py");
   return ordered_json::parse(output_of({python, script.string(), dtype, std::to_string(repeat),
                                         std::to_string(at::get_num_threads())}));
 }
 
-std::string python_markdown(const ordered_json& bench) {
-  double ours = 0;
-  std::string backend;
-  for (const ordered_json& row : bench.at("rows")) {
-    const double ms = row.at("median_ms").get<double>();
-    if (row.at("case") != "baseline" || (ours > 0 && ms >= ours)) continue;
-    ours = ms, backend = row.at("backend").get<std::string>();
-  }
-  const ordered_json& python = bench.at("python");
+std::string python_markdown(const ordered_json& python, const std::string& backend,
+                            const std::vector<PythonRow>& rows) {
   std::ostringstream page;
   page << "\n| PyTorch " << python.at("torch").get<std::string>() << ", "
        << python.at("dtype").get<std::string>() << " | ms | " << backend << " is faster |\n"
        << "|---|---:|---:|\n";
-  for (const char* how : {"eager", "compiled"}) {
-    const ordered_json& row = python.at(how);
-    page << "| " << how << " | ";
-    if (row.contains("error")) {
-      page << row.at("error").get<std::string>() << " | |\n";
+  for (const PythonRow& row : rows) {
+    const ordered_json& timed = python.at(row.key);
+    page << "| " << row.what << " | ";
+    if (timed.contains("error")) {
+      page << timed.at("error").get<std::string>() << " | |\n";
     } else {
-      const double ms = median_of(row.at("ms").get<std::vector<double>>());
-      page << fixed(ms, 0) << " | " << fixed(ms / ours, 2) << "x |\n";
+      const double ms = median_of(timed.at("ms").get<std::vector<double>>());
+      page << fixed(ms, ms < 100 ? 1 : 0) << " | " << fixed(ms / row.our_ms, 2) << "x |\n";
     }
   }
   return page.str();

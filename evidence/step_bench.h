@@ -26,4 +26,7 @@ nlohmann::ordered_json bench_step(const StepBenchOptions& options);
 /// The rows as tables: speeds, and where the time went.
 std::string step_markdown(const nlohmann::ordered_json& bench);
 
+/// Bars of throughput, as SVG.
+std::string step_chart(const nlohmann::ordered_json& bench);
+
 }  // namespace nanoflex

@@ -1,5 +1,7 @@
 #include <ATen/Functions.h>
 
+#include <filesystem>
+
 #include "data/encode.h"
 #include "data/tokenizer.h"
 #include "tests/data/scratch.h"
@@ -103,6 +105,12 @@ TEST(Tokenizer, WhatCannotBeUsedIsRefused) {
   const std::string_view nul_piece("\x0A\x09\x0A\x05<unk>\x18\x02\x0A\x03\x0A\x01\0", 16);
   expect_refusal("is not a SentencePiece model",
                  [&] { Tokenizer::load(scratch.write("nul.model", std::string(nul_piece))); });
+  // A model of bytes in which " T" is a control token: texts without it are encoded all the same.
+  const auto seeds =
+      std::filesystem::path(__FILE__).parent_path().parent_path() / "fuzz/seeds/tokenizer";
+  const auto control_word = Tokenizer::load(seeds / "control_word.model");
+  EXPECT_FALSE(control_word->encode("a").empty());
+  expect_refusal("control_word.model cannot encode text", [&] { control_word->encode("To be"); });
   expect_refusal("vocabulary of at least 300, is 64", [] { train_tokenizer({"text"}, 64); });
   expect_refusal("only blank lines", [] { train_tokenizer({"\n\n"}, 400); });
   const auto tokenizer = Tokenizer::load(scratch.write("a.model", model));
