@@ -9,7 +9,7 @@
 namespace nanoflex {
 namespace {
 
-constexpr double kHeight = 400, kLeft = 70, kRight = 150, kTop = 50, kBottom = 50;
+constexpr double kHeight = 400, kLeft = 70, kLegend = 48, kTop = 50, kBottom = 50;
 constexpr double kBar = 34, kGap = 24, kLetter = 6.5,
                  kLeast = 300;  // widths; the last of all groups
 
@@ -74,7 +74,9 @@ std::string bar_chart(const std::string& title, const std::string& x_title,
   }
   const double right = kLeft + group_width * count, base = kHeight - kBottom;
   std::ostringstream svg;
-  svg << begin_svg(right + kRight, kHeight, kLeft, title);
+  double longest = 0;  // name
+  for (const Bars& bars : series) longest = std::max(longest, kLetter * bars.name.size());
+  svg << begin_svg(right + kLegend + longest, kHeight, kLeft, title);
   draw_scale(svg, right, step, top);
   svg << "<text transform='translate(16," << (kTop + base) / 2
       << ") rotate(-90)' text-anchor='middle'>" << svg_text(y_title) << "</text>\n<text x='"
