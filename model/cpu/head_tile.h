@@ -82,7 +82,8 @@ class HeadTile {
     for (int j = 0; j < count; ++j) {
       Input* slope = slopes(v + j);
       for (int i = 0; i < width_; i += Math::kLanes) {
-        const F tanh = Elementary<Math::kLanes>::tanh(
+        // Logits of a trained model are seldom all small.
+        const F tanh = Elementary<Math::kLanes>::tanh_of_any(
             V::load(panel_of(z(), i / Math::kLanes).from(j).data) * inverse);
         const F e = V::template exp2<Math::kPair == 2>(tanh * exponent);
         V::store(sums_ + i, V::load(sums_ + i) + e);
