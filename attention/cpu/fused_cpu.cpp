@@ -230,8 +230,9 @@ at::Tensor first_turns(const Problem& p, int64_t queries, int64_t keys, const at
                          .key = 0,
                          .keys = keys};
       const int64_t first = next_unit(p, tile, 0);
-      if (first * keys >= p.S)
+      if (first * keys >= p.S) {
         dq.select(0, tile.b).select(0, tile.h).narrow(0, tile.row, tile.rows).zero_();
+      }
       *turn++ = static_cast<int32_t>(first);
     }
   }

@@ -7,23 +7,15 @@ D 64; the block mask: causal, T 8192.
 
 import json
 import sys
-import time
 
 import torch
 from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
+from timing import milliseconds
+
 
 def causal(b, h, q, kv):
     return q >= kv
-
-
-def milliseconds(call, repeat):
-    times = []
-    for _ in range(repeat):
-        begin = time.perf_counter()
-        call()
-        times.append(1e3 * (time.perf_counter() - begin))
-    return times
 
 
 def timed(make, repeat):

@@ -13,6 +13,7 @@ import torch
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[2] / "tests" / "fixtures"))
 from section_a import GPT, Config, initialize, make_optimizers  # noqa: E402
+from timing import milliseconds  # noqa: E402
 
 
 def make_step(dtype, compiled):
@@ -33,15 +34,6 @@ def make_step(dtype, compiled):
         return loss.item()
 
     return step
-
-
-def milliseconds(step, repeat):
-    times = []
-    for _ in range(repeat):
-        begin = time.perf_counter()
-        step()
-        times.append(1e3 * (time.perf_counter() - begin))
-    return times
 
 
 def main(dtype, repeat, threads):
