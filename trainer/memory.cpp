@@ -8,6 +8,7 @@
 #include <c10/util/Exception.h>
 #include <malloc.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
@@ -27,12 +28,11 @@ int64_t proc_bytes(const char* file, const std::string& name, int64_t otherwise)
   return otherwise;
 }
 
-// What live tensors may take together now: what the machine has free and what this process holds
-// already, less a twentieth. Linux grants more, and then stands still, or kills the process, when
-// it is used.
-int64_t tensor_bytes_that_fit() {
+// What the heap may grow to: what the machine has free and what this process holds already, less a
+// twentieth. Linux grants more, and then stands still, or kills the process, when it is used.
+int64_t heap_bytes_that_fit() {
   const int64_t available = proc_bytes("/proc/meminfo", "MemAvailable:", 0);
-  const int64_t held = proc_bytes("/proc/self/status", "VmRSS:", 0);
+  const int64_t held = proc_bytes("/proc/self/status", "RssAnon:", 0);
   constexpr int64_t kUnknown = std::numeric_limits<int64_t>::max();
   return available > 0 ? (available + held) / 20 * 19 : kUnknown;
 }
@@ -57,34 +57,46 @@ class CountingAllocator final : public c10::Allocator {
 
   void limit(int64_t bytes) { limit_ = bytes; }
   int64_t live() const { return live_; }
-  int64_t refused() const { return refused_; }
+  RefusedTensor refused() const { return {refused_, free_then_}; }
   int64_t peak() const { return peak_; }
   void reset_peak() { peak_ = live_.load(); }
 
  private:
   static void free(void* data);
 
-  // Asks the machine once for every 64 MB that the peak rises, which ends with the first steps.
-  bool fits(int64_t more) {
+  void* take(size_t bytes) {
+    const auto wanted = static_cast<int64_t>(bytes);
+    if (wanted < 0 || wanted > limit_ - live_) refuse(wanted, limit_ - live_);
+    const int64_t before = heap_bytes();
+    void* data = nullptr;
+    try {
+      data = c10::alloc_cpu(bytes);
+    } catch (const c10::Error&) {
+      refuse(wanted, free_memory_bytes(at::Device(at::kCPU)));
+    }
+    if (heap_bytes() <= asked_) return data;
+    // The heap has grown, also where freed tensors have left room, but in pieces too small. Its new
+    // pages take no memory before they are written to. The machine is asked once for every 64 MB,
+    // which ends with the first steps.
     constexpr int64_t kStep = 64 << 20;
-    if (more < 0 || more > limit_ - live_) return false;
-    const int64_t wanted = live_ + more;
-    if (wanted <= asked_) return true;
-    if (wanted > tensor_bytes_that_fit()) return false;
-    asked_ = wanted + kStep;
-    return true;
+    const int64_t fits = heap_bytes_that_fit(), now = heap_bytes();
+    if (now > fits) {
+      c10::free_cpu(data);
+      malloc_trim(0);
+      refuse(wanted, fits - before);
+    }
+    asked_ = now + kStep;
+    return data;
   }
 
-  void* take(size_t bytes) {
-    const auto more = static_cast<int64_t>(bytes);
-    try {
-      TORCH_CHECK_WITH(OutOfMemoryError, fits(more), "out of memory");
-      return c10::alloc_cpu(bytes);
-    } catch (const c10::Error&) {
-      refused_ = more;
-      throw;
-    }
+  [[noreturn]] void refuse(int64_t bytes, int64_t free) {
+    refused_ = bytes;
+    free_then_ = std::max<int64_t>(free, 0);
+    C10_THROW_ERROR(OutOfMemoryError, "out of memory");
   }
+
+  // Since this began to count, with what has been freed since.
+  int64_t heap_bytes() const { return static_cast<char*>(sbrk(0)) - begin_; }
 
   // To trainer/profile.h, when it records.
   static void report(void* data, int64_t added, int64_t live) {
@@ -92,7 +104,8 @@ class CountingAllocator final : public c10::Allocator {
     c10::reportMemoryUsageToProfiler(data, added, live, 0, at::Device(at::kCPU));
   }
 
-  std::atomic<int64_t> live_ = 0, peak_ = 0, refused_ = 0, asked_ = 64 << 20,
+  const char* begin_ = static_cast<char*>(sbrk(0));
+  std::atomic<int64_t> live_ = 0, peak_ = 0, refused_ = 0, free_then_ = 0, asked_ = 64 << 20,
                        limit_ = std::numeric_limits<int64_t>::max();
 };
 
@@ -166,7 +179,7 @@ int64_t free_memory_bytes(at::Device device) {
 
 void limit_tensor_bytes(int64_t bytes) { counting_allocator().limit(bytes); }
 
-int64_t refused_tensor_bytes() { return counting_allocator().refused(); }
+RefusedTensor refused_tensor() { return counting_allocator().refused(); }
 
 int64_t peak_rss_bytes() {
   rusage usage{};

@@ -27,8 +27,11 @@ int64_t free_memory_bytes(at::Device device);
 /// The most that live CPU tensors may take together. Without it they may take what the machine has
 /// free; beyond either, allocating one throws c10::OutOfMemoryError.
 void limit_tensor_bytes(int64_t bytes);
-/// Of the last CPU tensor that could not be had.
-int64_t refused_tensor_bytes();
+/// The last CPU tensor that could not be had, and what one might have taken then.
+struct RefusedTensor {
+  int64_t bytes = 0, free = 0;
+};
+RefusedTensor refused_tensor();
 
 /// Waits until all work queued on the device is done.
 void synchronize(at::Device device);

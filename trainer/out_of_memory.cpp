@@ -29,10 +29,13 @@ std::optional<std::string> memory_shortage(const std::exception& problem) {
   const bool allocator = dynamic_cast<const c10::OutOfMemoryError*>(&problem) != nullptr ||
                          text.find("DefaultCPUAllocator") != std::string::npos;
   if (!allocator && dynamic_cast<const std::bad_alloc*>(&problem) == nullptr) return std::nullopt;
-  const std::string asked =
-      allocator ? megabytes(refused_tensor_bytes()) + " were asked for, " : "";
-  return "out of memory: " + asked + megabytes(free_memory_bytes(at::Device(at::kCPU))) +
-         " were free on cpu";
+  if (!allocator) {
+    return "out of memory: " + megabytes(free_memory_bytes(at::Device(at::kCPU))) +
+           " were free on cpu";
+  }
+  const RefusedTensor refused = refused_tensor();
+  return "out of memory: " + megabytes(refused.bytes) + " were asked for, " +
+         megabytes(refused.free) + " were free on cpu";
 }
 
 }  // namespace nanoflex
