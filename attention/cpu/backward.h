@@ -144,10 +144,6 @@ class Backward {
     add_to_dq(h, tile, row, rows, last > 0);
   }
 
-  struct RowRange {
-    int begin, end;
-  };
-
   // sums [depth, panel] += left right over the rows of `range`; right: [queries, panel], or pairs.
   void add_products(const Operand<Element>& left, Columns<Element> right, RowRange range,
                     Columns<float> sums) {

@@ -16,32 +16,42 @@ namespace {
 // Keys of a block at most, in units of every arithmetic. Tile registers and vectors do not work
 // side by side, and changing between them takes time: there long blocks pay.
 template <typename Math>
-constexpr int kForwardKeys = Math::kUnit == 1 ? 96 : 256;
-constexpr int kForwardPanels = 8;  // panels of a unit, which share each block of keys
+constexpr int kForwardKeys = Math::kUnit == 1 ? 96 : 320;
+// Keys that are laid out at once, for all panels of a unit. What a window shows of them to a panel
+// is then seldom in two pieces.
+template <typename Math>
+constexpr int kForwardLaidKeys = Math::kUnit == 1 ? 96 : 768;
+constexpr int kForwardPanels = 8;  // panels of a unit
 
-// Queries side by side, the last repeated to fill the panel.
-template <int kWidth>
+// Keys that some query of a group sees, and those that every one does.
+struct GroupKeys {
+  int64_t any_begin, any_end, all_begin, all_end;
+};
+
+// Queries side by side, in groups of kLanes, the last repeated to fill the panel.
+template <int kWidth, int kLanes>
 struct Panel {
   Softmax<kWidth> softmax;
   int32_t key_begin[kWidth], key_end[kWidth];
   uint32_t row[kWidth], head[kWidth];  // t and b * H + h
   int64_t any_begin, any_end;          // keys that some query sees
-  int64_t all_begin, all_end;          // keys that every query sees
-  bool fresh;                          // has met no keys: its output holds nothing yet
-  bool exact;                          // weights are not to be approximated
-  bool steady;                         // the shift may well stay where it is
+  GroupKeys group[kWidth / kLanes];
+  bool fresh;   // has met no keys: its output holds nothing yet
+  bool exact;   // weights are not to be approximated
+  bool steady;  // the shift may well stay where it is
 };
 
 template <typename Math, typename Input>
 class Forward {
   using V = Vectors<Math::kLanes>;
   using F = typename V::F;
+  using I = typename V::I;
   using Element = typename Math::Element;
   static constexpr int kWidth = Math::kLanes * Math::kVectors;
   static constexpr int kStep = Math::kUnit * Math::kPair;  // of keys in a product
   static constexpr bool kTiled = Math::kUnit > 1;
-  static constexpr int kKeys = kForwardKeys<Math>;
-  using Panel = cpu::Panel<kWidth>;
+  static constexpr int kKeys = kForwardKeys<Math>, kLaidKeys = kForwardLaidKeys<Math>;
+  using Panel = cpu::Panel<kWidth, Math::kLanes>;
 
  public:
   static constexpr int kColumns = kWidth * kForwardPanels;
@@ -56,12 +66,11 @@ class Forward {
         weigher_(p_.softmax_scale * kLog2E),
         queries_(scratch.take<Element>(kForwardPanels * kWidth * steps_)),
         output_(scratch.take<float>(kForwardPanels * kWidth * depth_)),
-        weights_(scratch.take<Element>((kTiled ? kKeys / Math::kPair : kKeys + 1) * kWidth)),
-        scores_(scratch.take<float>(kTiled ? kKeys * kWidth : 0)),
-        key_scratch_(scratch.take<Element>(kKeys * steps_)),
-        value_scratch_(scratch.take<Element>(kKeys * rounded_up(depth_, Math::kLanes))),
+        scores_(scratch.take<float>(kKeys * kWidth)),
+        key_scratch_(scratch.take<Element>(kLaidKeys * steps_)),
+        value_scratch_(scratch.take<Element>(kLaidKeys * rounded_up(depth_, Math::kLanes))),
         panel_(scratch.take<Panel>(kForwardPanels)),
-        program_(problem.program, {Vary::kQuery, kColumns, kKeys}, scratch) {}
+        program_(problem.program, {Vary::kQuery, kColumns, kLaidKeys}, scratch) {}
 
   void run() {
     program_.start(unit_.b, place(0).h, p_.scale);
@@ -73,8 +82,8 @@ class Forward {
     }
     for (int64_t key = begin / 2 * 2; key < end;) {
       const KeyRange run = next_run(key, end);
-      for (key = run.begin; key < run.end; key += kKeys) {
-        take_keys(key, smaller<int64_t>(kKeys, run.end - key));
+      for (key = run.begin; key < run.end; key += kLaidKeys) {
+        take_keys(key, smaller<int64_t>(kLaidKeys, run.end - key));
       }
       key = run.end;
     }
@@ -100,29 +109,22 @@ class Forward {
   // Gathers the panel's queries as columns and says which keys they see.
   void open(int index) {
     Panel& panel = panel_[index];
-    panel.any_begin = unit_.key_end, panel.any_end = unit_.key_begin;
-    panel.all_begin = unit_.key_begin, panel.all_end = unit_.key_end;
     panel.fresh = true;
     const Input* rows[kWidth];
     auto [h, t] = place(index * kWidth);
     for (int lane = 0; lane < kWidth; ++lane) {
-      const KeyRange keys = visible_keys(p_, unit_.b, t);
-      const int64_t begin = larger(keys.begin, unit_.key_begin);
-      const int64_t end = larger(begin, smaller(keys.end, unit_.key_end));
-      if (begin < end) {
-        panel.any_begin = smaller(panel.any_begin, begin);
-        panel.any_end = larger(panel.any_end, end);
-      }
-      panel.all_begin = larger(panel.all_begin, begin);
-      panel.all_end = smaller(panel.all_end, end);
-      panel.key_begin[lane] = static_cast<int32_t>(begin);
-      panel.key_end[lane] = static_cast<int32_t>(end);
       panel.row[lane] = static_cast<uint32_t>(t);
       panel.head[lane] = static_cast<uint32_t>(unit_.b * p_.H + h);
-      panel.softmax.shift[lane] = -kInfinity;
-      panel.softmax.sum[lane] = 0;
       rows[lane] = row_of<const Input>(p_.q, unit_.b, h, t);
       if (index * kWidth + lane + 1 < unit_.columns) next(h, t);
+    }
+    panel.any_begin = unit_.key_end, panel.any_end = unit_.key_begin;
+    for (int n = 0; n < Math::kVectors; ++n) {
+      see(panel, n);
+      panel.any_begin = smaller(panel.any_begin, panel.group[n].any_begin);
+      panel.any_end = larger(panel.any_end, panel.group[n].any_end);
+      V::store(panel.softmax.shift + n * Math::kLanes, V::broadcast(-kInfinity));
+      V::store(panel.softmax.sum + n * Math::kLanes, F{});
     }
     constexpr int64_t kFew = 64;  // keys, too few for errors to average out
     panel.exact = p_.exact || panel.any_end - panel.any_begin <= kFew;
@@ -134,9 +136,40 @@ class Forward {
     });
   }
 
+  // The keys that a group sees of the unit's: those of visible_keys().
+  void see(Panel& panel, int n) const {
+    const auto word = [](int64_t x) { return V::broadcast(static_cast<int32_t>(x)); };
+    const auto lower = [](I a, I b) { return a < b ? a : b; };
+    const auto upper = [](I a, I b) { return a > b ? a : b; };
+    const I position = load_integers(panel.row + n * Math::kLanes) + word(p_.S - p_.T);
+    I begin = upper(position - word(p_.left), word(unit_.key_begin));
+    I end = lower(position + word(p_.right + 1), word(unit_.key_end));
+    if (p_.ranges.keys) {
+      I first, last;
+      for (int lane = 0; lane < Math::kLanes; ++lane) {
+        const int32_t* range = p_.ranges.keys + unit_.b * p_.ranges.batch + 2 * position[lane];
+        first[lane] = range[0], last[lane] = range[1];
+      }
+      begin = upper(begin, first), end = lower(end, last);
+    }
+    end = upper(begin, end);
+    store_integers(panel.key_begin + n * Math::kLanes, begin);
+    store_integers(panel.key_end + n * Math::kLanes, end);
+    const I sees = begin < end;
+    const auto lowest = [](I x) {
+      int32_t result = x[0];
+      for (int lane = 1; lane < Math::kLanes; ++lane) result = smaller(result, x[lane]);
+      return int64_t{result};
+    };
+    panel.group[n] = {.any_begin = lowest(sees != 0 ? begin : word(unit_.key_end)),
+                      .any_end = -lowest(sees != 0 ? -end : -word(unit_.key_begin)),
+                      .all_begin = -lowest(-begin),
+                      .all_end = lowest(end)};
+  }
+
   static int64_t part_keys(int64_t block_size) {
-    constexpr int64_t kFewest = 64;
-    return smaller<int64_t>(rounded_up(larger(block_size, kFewest), kStep), kKeys);
+    constexpr int64_t kFewest = 64, kMost = 256;
+    return smaller(rounded_up(larger(block_size, kFewest), kStep), kMost);
   }
 
   struct Place {
@@ -165,51 +198,87 @@ class Forward {
     int panel, first, rows;  // no rows: nothing
     int64_t key;             // the first
     bool cut;                // the program's mask must be asked
+    SeenRows<Math::kVectors> seen;
+    int slot = 0;  // where its scores lie
+  };
+
+  // Weights that wait for the product with their values, of keys next to each other.
+  struct Waiting {
+    int first = 0, slot = 0, rows = 0;
+    RowRange seen[kProducts<Math>] = {};  // of the slots, by columns: not all zero
+
+    void add(const Part& part) {
+      if (rows == 0) *this = {.first = part.first, .slot = part.slot};
+      rows += part.rows;
+      for (int n = 0; n < Math::kVectors; ++n) {
+        const RowRange range = part.seen.of[n].from_unit(kStep);
+        if (range.empty()) continue;
+        RowRange& all = seen[n * Math::kLanes / kProductColumns<Math>];
+        all = joined(all, {part.slot + range.begin, part.slot + range.end});
+      }
+    }
   };
 
   // A panel against the keys key .. key + count, which are laid out.
   void attend(int index, int64_t key, int64_t count, Operand<Element> keys,
               Operand<Element> values) {
-    Panel& panel = panel_[index];
-    int first = 0, rows = 0;  // keys whose weights wait for their values
-    const auto weigh = [&] {
-      if (rows == 0) return;
-      multiply<Math>(depth_, kWidth, fill_up<Math>(weights(), kWidth, rows),
-                     {values.data + first / Math::kPair * values.step, values.row, values.step},
-                     weights(), output(index), !panel.fresh);
-      panel.fresh = false;
-      rows = 0;
-    };
-    for (int64_t at = 0, step; at < count; at += step) {
-      step = smaller(part_keys_, count - at);
-      const Part part = part_of(index, key, at, step);
+    const Panel& panel = panel_[index];
+    const int64_t grid = p_.blocks.kinds ? part_keys_ : kStep;
+    const int64_t end = smaller(panel.any_end - key, count);
+    Waiting waiting;
+    for (int64_t at = larger<int64_t>(panel.any_begin - key, 0) / grid * grid; at < end;
+         at += part_keys_) {
+      Part part = part_of(index, key, at, smaller(at + part_keys_, end));
       if (part.rows == 0) continue;
-      if (part.first != first + rows) weigh();
+      part.slot = waiting.slot + waiting.rows;
+      if (part.first != waiting.first + waiting.rows || part.slot + part.rows > kKeys) {
+        multiply_values(index, values, waiting);
+        part.slot = 0;
+      }
       score(part, keys);
-      // The shift seldom moves: it is cheaper to try without a look for the largest first, and at
-      // times to score the part again.
-      bool taken = false;
-      if constexpr (Math::kPair == 2) {
-        if (panel.steady) {
-          taken = weigher_.take_as_it_is(panel.softmax, scores(), part.rows, weights(rows));
-          if (!taken) score(part, keys);
-        }
-      }
-      if (!taken) {
-        weigh();
-        bool moved = false;
-        const auto rescale = [&](int n, F by) { moved = true, this->rescale(index, n, by); };
-        weigher_.take(panel.softmax, panel.exact, scores(), part.rows, weights(), rescale);
-        // A program may make scores that grow with every key.
-        panel.steady = !panel.exact && !(moved && program_.has_score());
-      }
+      weigh(part, keys, values, waiting);
       if (p_.dropout) {
-        drop_columns<Math>(p_, panel.head, panel.row, part.key, part.rows, kWidth, weights(rows));
+        drop_columns<Math>(p_, panel.head, panel.row, part.key, part.rows, kWidth,
+                           weights(part.slot));
       }
-      if (rows == 0) first = part.first;
-      rows += part.rows;
+      waiting.add(part);
     }
-    weigh();
+    multiply_values(index, values, waiting);
+  }
+
+  // A part's weights from its scores. The shift seldom moves: it is cheaper to try without a look
+  // for the largest first, and at times to score the part again.
+  void weigh(const Part& part, Operand<Element> keys, Operand<Element> values, Waiting& waiting) {
+    Panel& panel = panel_[part.panel];
+    const auto scores = this->scores(part.slot);
+    const auto weights = this->weights(part.slot);
+    if constexpr (Math::kPair == 2) {
+      if (panel.steady) {
+        if (weigher_.take_as_it_is(panel.softmax, scores, part.seen, weights)) return;
+        score(part, keys);
+      }
+    }
+    multiply_values(part.panel, values, waiting);
+    bool moved = false;
+    weigher_.take(panel.softmax, panel.exact, scores, part.seen, weights,
+                  [&](int n, F by) { moved = true, rescale(part.panel, n, by); });
+    // A program may make scores that grow with every key.
+    panel.steady = !panel.exact && !(moved && program_.has_score());
+  }
+
+  void multiply_values(int index, Operand<Element> values, Waiting& waiting) {
+    if (waiting.rows == 0) return;
+    const bool fresh = panel_[index].fresh;
+    fill_up<Math>(weights(waiting.slot), kWidth, waiting.rows);
+    by_columns<Math>(waiting.seen, [&](int n, int width, RowRange rows) {
+      if (rows.empty()) return fresh ? clear(index, n, width) : void();
+      const int step = (waiting.first - waiting.slot + rows.begin) / Math::kPair;
+      multiply<Math>(depth_, width, static_cast<int>(steps_of<Math>(rows.end - rows.begin)),
+                     {values.data + step * values.step, values.row, values.step},
+                     panel_of(weights(rows.begin), n), panel_of(output(index), n), !fresh);
+    });
+    panel_[index].fresh = false;
+    waiting = {};
   }
 
   Columns<Element> queries(int index) {
@@ -218,21 +287,36 @@ class Forward {
   Columns<float> output(int index) {
     return columns_of<Math>(output_ + index * kWidth * depth_, depth_, kWidth);
   }
-  // From the pair of a row on.
-  Columns<Element> weights(int row = 0) {
-    return columns_of<Math>(weights_, kKeys / Math::kPair, kWidth).from(row / Math::kPair);
-  }
-  // Scores may lie where their weights will.
-  Columns<float> scores() {
-    return columns_of<Math>(kTiled ? scores_ : reinterpret_cast<float*>(weights_), kKeys, kWidth);
+  // From a row on. Weights lie where scores did that have been read: pairs, of the first half.
+  Columns<float> scores(int row) { return columns_of<Math>(scores_, kKeys, kWidth).from(row); }
+  Columns<Element> weights(int row) {
+    return columns_of<Math>(reinterpret_cast<Element*>(scores_), kKeys, kWidth)
+        .from(row / Math::kPair);
   }
 
   void score(const Part& part, Operand<Element> keys) {
-    multiply<Math>(static_cast<int>(rounded_up(part.rows, Math::kUnit)), kWidth, steps_,
-                   {keys.data + part.first * keys.row, keys.row, keys.step}, queries(part.panel),
-                   scores(), false);
+    RowRange seen[kProducts<Math>] = {};
+    for (int n = 0; n < Math::kVectors; ++n) {
+      RowRange& all = seen[n * Math::kLanes / kProductColumns<Math>];
+      all = joined(all, part.seen.of[n].from_unit(Math::kUnit));
+    }
+    by_columns<Math>(seen, [&](int n, int width, RowRange rows) {
+      if (rows.empty()) return;
+      multiply<Math>(
+          static_cast<int>(rounded_up(rows.end - rows.begin, Math::kUnit)), width, steps_,
+          {keys.data + (part.first + rows.begin) * keys.row, keys.row, keys.step},
+          panel_of(queries(part.panel), n), panel_of(scores(part.slot + rows.begin), n), false);
+    });
     if (part.cut || program_.has_score()) change(part);
     hide(part);
+  }
+
+  // No output yet, for `width` columns from a group on.
+  void clear(int index, int group, int width) {
+    for (int n = group; n < group + width / Math::kLanes; ++n) {
+      const auto columns = panel_of(output(index), n);
+      for (int d = 0; d < depth_; ++d) V::store(columns.from(d).data, F{});
+    }
   }
 
   void rescale(int index, int n, F by) {
@@ -243,15 +327,23 @@ class Forward {
     }
   }
 
-  Part part_of(int index, int64_t key, int64_t at, int64_t count) const {
+  Part part_of(int index, int64_t key, int64_t at, int64_t end) const {
     const Panel& panel = panel_[index];
     const int64_t begin = at + larger<int64_t>(panel.any_begin - key - at, 0) / kStep * kStep;
-    const int64_t end = smaller(panel.any_end - key, at + count);
-    if (begin >= end) return {};
     const int rows = static_cast<int>(end - begin);
     const Sight seen = sight_of(index, key + begin, rows);
     if (seen == Sight::kNone) return {};
-    return {index, static_cast<int>(begin), rows, key + begin, seen == Sight::kSome};
+    Part part = {index,       static_cast<int>(begin), rows,
+                 key + begin, seen == Sight::kSome,    {rows, {}}};
+    for (int n = 0; n < Math::kVectors; ++n) {
+      const auto within = [&](int64_t at) {
+        return static_cast<int>(larger<int64_t>(smaller<int64_t>(at - part.key, rows), 0));
+      };
+      const int first = within(panel.group[n].any_begin) / Math::kPair * Math::kPair;
+      const int last = within(panel.group[n].any_end);
+      if (first < last) part.seen.of[n] = {first, last};
+    }
+    return part;
   }
 
   // What the blocks leave a panel of the keys; with blocks, a unit lies in one head.
@@ -266,7 +358,7 @@ class Forward {
   void change(const Part& part) {
     constexpr int kStrip = TileProgram<Math, kWidth>::kStrip;
     for (int row = 0; row < part.rows; row += kStrip) {
-      program_.run(scores().from(row), part.first + row, part.panel * kWidth,
+      program_.run(scores(part.slot + row), part.first + row, part.panel * kWidth,
                    smaller(kStrip, part.rows - row), part.cut);
     }
   }
@@ -274,28 +366,34 @@ class Forward {
   // -inf where the band forbids.
   void hide(const Part& part) {
     const Panel& queries = panel_[part.panel];
-    for (int row = 0; row < part.rows; ++row) {
-      const int64_t key = part.key + row;
-      if (key >= queries.all_begin && key < queries.all_end) continue;
-      const auto number = V::broadcast(static_cast<int32_t>(key));
-      for (int n = 0; n < kWidth; n += Math::kLanes) {
-        const auto begin = load_integers(queries.key_begin + n),
-                   end = load_integers(queries.key_end + n);
-        float* s = panel_of(scores(), n / Math::kLanes).from(row).data;
-        V::store(s,
-                 ((number >= begin) & (number < end)) != 0 ? V::load(s) : V::broadcast(-kInfinity));
-      }
+    for (int n = 0; n < Math::kVectors; ++n) {
+      const auto begin = load_integers(queries.key_begin + n * Math::kLanes),
+                 end = load_integers(queries.key_end + n * Math::kLanes);
+      const auto hide_rows = [&](int64_t from, int64_t to) {
+        for (int64_t row = from; row < to; ++row) {
+          const auto key = V::broadcast(static_cast<int32_t>(part.key + row));
+          float* s = panel_of(scores(part.slot), n).from(row).data;
+          V::store(s, ((key >= begin) & (key < end)) != 0 ? V::load(s) : V::broadcast(-kInfinity));
+        }
+      };
+      const RowRange rows = part.seen.of[n];
+      const int64_t all = larger<int64_t>(queries.group[n].all_begin - part.key, rows.begin);
+      hide_rows(rows.begin, smaller<int64_t>(all, rows.end));
+      hide_rows(larger<int64_t>(all, queries.group[n].all_end - part.key), rows.end);
     }
   }
 
-  static typename V::I load_integers(const int32_t* p) {
-    return reinterpret_cast<typename V::I>(V::load(reinterpret_cast<const float*>(p)));
+  template <typename Integer>
+  static I load_integers(const Integer* p) {
+    return reinterpret_cast<I>(V::load(reinterpret_cast<const uint32_t*>(p)));
+  }
+  static void store_integers(int32_t* p, I x) {
+    V::store(reinterpret_cast<uint32_t*>(p), reinterpret_cast<typename V::U>(x));
   }
 
   void close(int index) {
     const Panel& panel = panel_[index];
-    float* all = output_ + index * kWidth * depth_;
-    for (int64_t i = 0; panel.fresh && i < kWidth * depth_; ++i) all[i] = 0;
+    if (panel.fresh) clear(index, 0, kWidth);
     const int lanes = static_cast<int>(smaller<int64_t>(kWidth, unit_.columns - index * kWidth));
     if (unit_.partial) {
       for (int lane = 0; lane < lanes; ++lane) {
@@ -303,22 +401,21 @@ class Forward {
       }
       return;
     }
+    const int64_t first = index * kWidth;
     float factor[kWidth];
-    double log2_sum[kWidth];
     for (int n = 0; n < kWidth; n += Math::kLanes) {
-      const auto log2 = Elementary<Math::kLanes>::log2(V::load(panel.softmax.sum + n));
-      __builtin_memcpy(log2_sum + n, &log2, sizeof(log2));
+      const F sum = V::load(panel.softmax.sum + n);
+      V::store(factor + n, (sum > 0.0f) | (sum != sum) ? 1.0f / sum : F{});
+      // The heads of a unit lie end to end.
+      put_denominators<Math::kLanes>(
+          p_, (unit_.b * p_.H + unit_.h_kv * (p_.H / p_.H_kv)) * p_.T + unit_.column + first + n,
+          lanes - n, weigher_.score(V::load(panel.softmax.shift + n)), sum);
     }
     Input* rows[kWidth] = {};
-    auto [h, t] = place(index * kWidth);
+    auto [h, t] = place(first);
     for (int lane = 0; lane < lanes; ++lane, next(h, t)) {
-      const float sum = panel.softmax.sum[lane];
-      factor[lane] = sum > 0 || sum != sum ? 1 / sum : 0;
       rows[lane] = row_of<Input>(p_.o, unit_.b, h, t);
-      put_denominator(p_, (unit_.b * p_.H + h) * p_.T + t,
-                      weigher_.score(panel.softmax.shift[lane]), sum, log2_sum[lane]);
     }
-    for (int lane = lanes; lane < kWidth; ++lane) factor[lane] = 0;
     put_rows<Math::kLanes, Input>(output(index), p_.D, kWidth, factor,
                                   [&](int64_t lane) { return rows[lane]; });
   }
@@ -329,7 +426,8 @@ class Forward {
     const int64_t column = index * kWidth + lane;
     float* row = unit_.partial + column * p_.D;
     for (int64_t d = 0; d < p_.D; ++d) row[d] = from.from(d).data[lane % Math::kLanes];
-    unit_.partial[unit_.columns * p_.D + column] = weigher_.score(softmax.shift[lane]);
+    unit_.partial[unit_.columns * p_.D + column] =
+        weigher_.score(V::broadcast(softmax.shift[lane]))[0];
     unit_.partial[unit_.columns * (p_.D + 1) + column] = softmax.sum[lane];
   }
 
@@ -341,8 +439,7 @@ class Forward {
   const Weights<Math, kWidth> weigher_;
   Element* queries_;  // [panel, steps, kWidth]
   float* output_;     // [panel, depth, kWidth]
-  Element* weights_;  // [keys / kPair, kWidth]
-  float* scores_;     // [keys, kWidth]; unless tiled they lie where the weights will
+  float* scores_;     // [keys, kWidth], then their weights
   Element* key_scratch_;
   Element* value_scratch_;
   Panel* panel_;

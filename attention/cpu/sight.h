@@ -24,6 +24,20 @@ inline KeyRange visible_keys(const Problem& p, int64_t b, int64_t t) {
   return {begin, larger(begin, end)};
 }
 
+/// Rows [begin, end) of a tile.
+struct RowRange {
+  int begin, end;
+  friend bool operator==(const RowRange&, const RowRange&) = default;
+  bool empty() const { return begin >= end; }
+  /// From the last multiple of `unit` on.
+  RowRange from_unit(int unit) const { return {begin / unit * unit, end}; }
+};
+/// From the first row of either to the last.
+inline RowRange joined(RowRange a, RowRange b) {
+  if (a.empty() || b.empty()) return a.empty() ? b : a;
+  return {smaller(a.begin, b.begin), larger(a.end, b.end)};
+}
+
 /// Some queries of one head against some keys.
 struct Tile {
   int64_t b, h;

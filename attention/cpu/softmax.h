@@ -4,8 +4,8 @@
 
 #include <type_traits>
 
-#include "attention/cpu/gemm.h"
 #include "attention/cpu/rounded_exp2.h"
+#include "attention/cpu/tiles.h"
 
 namespace nanoflex::cpu {
 namespace {
@@ -16,6 +16,25 @@ struct Softmax {
   float shift[kWidth];  ///< m: in fp32 the largest score, else near c times it; -inf: none yet
   float sum[kWidth];    ///< of the weights
 };
+
+/// A block's rows, and for every kLanes queries those of them that some of these see. The others'
+/// scores are not read, and their weights are zero.
+template <int kGroups>
+struct SeenRows {
+  int rows;
+  RowRange of[kGroups];
+};
+
+// The weights of the others, once the scores have been read.
+template <typename Math, int kGroups>
+void clear_unseen(Columns<typename Math::Element> weights, const SeenRows<kGroups>& seen) {
+  const auto steps = [](int rows) { return (rows + Math::kPair - 1) / Math::kPair; };
+  for (int n = 0; n < kGroups; ++n) {
+    const auto [begin, end] = seen.of[n];
+    clear_rows<Math>(panel_of(weights, n), Math::kLanes, 0, begin / Math::kPair);
+    clear_rows<Math>(panel_of(weights, n), Math::kLanes, steps(end), steps(seen.rows));
+  }
+}
 
 // The largest of rows of scores.
 template <int kLanes>
@@ -39,21 +58,25 @@ class ExactWeights {
 
  public:
   using Softmax = cpu::Softmax<kWidth>;
+  using SeenRows = cpu::SeenRows<kWidth / Math::kLanes>;
 
   /// `exponent`: c, of 2.
   explicit ExactWeights(float exponent) : exponent_(exponent) {}
 
-  float score(float shift) const { return shift; }
+  F score(F shift) const { return shift; }
 
   /// s, weights: [rows, kWidth], may be the same. Where the shift grows, rescale(lane, by) is told
   /// what outputs and sums so far are to be multiplied with.
   template <typename Rescale>
-  void take(Softmax& softmax, bool, Columns<const float> s, int rows, Columns<float> weights,
-            const Rescale& rescale) const {
+  void take(Softmax& softmax, bool, Columns<const float> s, const SeenRows& seen,
+            Columns<float> weights, const Rescale& rescale) const {
     for (int n = 0; n < kWidth; n += Math::kLanes) {
+      const auto [begin, end] = seen.of[n / Math::kLanes];
+      const int rows = end - begin;
+      if (rows == 0) continue;
       const F earlier = V::load(softmax.shift + n);
-      const auto from = panel_of(s, n / Math::kLanes);
-      const auto to = panel_of(weights, n / Math::kLanes);
+      const auto from = panel_of(s, n / Math::kLanes).from(begin);
+      const auto to = panel_of(weights, n / Math::kLanes).from(begin);
       const F now = V::max(highest_of<Math::kLanes>(from, rows), earlier);
       const F shift = now == -kInfinity ? V::broadcast(0.0f) : now;
       const F by = V::exp2((earlier - shift) * exponent_);
@@ -68,6 +91,7 @@ class ExactWeights {
       V::store(softmax.sum + n, V::load(softmax.sum + n) * by + (sum + other));
       if (V::any(by != 1.0f)) rescale(n, by);
     }
+    clear_unseen<Math>(weights, seen);
   }
 
  private:
@@ -92,20 +116,21 @@ class RoundedWeights {
 
  public:
   using Softmax = cpu::Softmax<kWidth>;
+  using SeenRows = cpu::SeenRows<kWidth / 16>;
 
   explicit RoundedWeights(float exponent) : exponent_(exponent) {}
 
-  float score(float shift) const { return shift / exponent_; }
+  F score(F shift) const { return shift / exponent_; }
 
-  /// s: [rows, kWidth]; weights: pairs of rows [rows / 2, kWidth], may be s. `exact`: the weights
-  /// are summed before they are rounded.
+  /// s: [rows, kWidth]; weights: pairs of rows [rows / 2, kWidth], may be s; what is seen begins
+  /// with a pair. `exact`: the weights are summed before they are rounded.
   template <typename Rescale>
-  void take(Softmax& softmax, bool exact, Columns<const float> s, int rows,
+  void take(Softmax& softmax, bool exact, Columns<const float> s, const SeenRows& seen,
             Columns<uint32_t> weights, const Rescale& rescale) const {
     for (int n = 0; n < kWidth; n += 16) {
+      const auto [from, to, rows] = group(s, seen, weights, n / 16);
+      if (rows == 0) continue;
       const F earlier = V::load(softmax.shift + n);
-      const auto from = panel_of(s, n / 16);
-      const auto to = panel_of(weights, n / 16);
       const F highest = highest_of<16>(from, rows) * exponent_;
       const F place = highest * Powers::kSteps + zero(earlier);
       const U places = Powers::places(place, place) >> 16;
@@ -117,25 +142,29 @@ class RoundedWeights {
       V::store(softmax.sum + n, V::load(softmax.sum + n) * by + sum);
       if (V::any(by != 1.0f)) rescale(n, by);
     }
+    clear_unseen<Math>(weights, seen);
   }
 
   /// The same without a look for the highest score first. False where the shift must move: then
   /// `weights` are spoilt, and all else is as it was.
-  bool take_as_it_is(Softmax& softmax, Columns<const float> s, int rows,
+  bool take_as_it_is(Softmax& softmax, Columns<const float> s, const SeenRows& seen,
                      Columns<uint32_t> weights) const {
-    F sum[kWidth / 16];
+    F sum[kWidth / 16] = {};
     for (int n = 0; n < kWidth; n += 16) {
+      const auto [from, to, rows] = group(s, seen, weights, n / 16);
+      if (rows == 0) continue;
       const F earlier = V::load(softmax.shift + n);
-      const auto [total, highest] =
-          weigh(panel_of(s, n / 16), rows, known(earlier), panel_of(weights, n / 16));
+      const auto [total, highest] = weigh(from, rows, known(earlier), to);
       const U even = highest & 0xffff, odd = highest >> 16;
       if (V::any(fits(earlier, even > odd ? even : odd) == 0)) return false;
       sum[n / 16] = total;
     }
     for (int n = 0; n < kWidth; n += 16) {
+      if (seen.of[n / 16].begin == seen.of[n / 16].end) continue;
       V::store(softmax.shift + n, known(V::load(softmax.shift + n)));
       V::store(softmax.sum + n, V::load(softmax.sum + n) + sum[n / 16]);
     }
+    clear_unseen<Math>(weights, seen);
     return true;
   }
 
@@ -150,6 +179,18 @@ class RoundedWeights {
     constexpr auto kHighest = static_cast<uint32_t>((127 + kMost) * Powers::kSteps);
     constexpr auto kLowest = static_cast<uint32_t>((127 - kMost) * Powers::kSteps);
     return (place <= kHighest) & ((shift != -kInfinity) | (place >= kLowest));
+  }
+
+  // What 16 queries see.
+  struct Group {
+    Columns<const float> scores;
+    Columns<uint32_t> weights;
+    int rows;
+  };
+  static Group group(Columns<const float> s, const SeenRows& seen, Columns<uint32_t> weights,
+                     int n) {
+    const auto [begin, end] = seen.of[n];
+    return {panel_of(s, n).from(begin), panel_of(weights, n).from(begin / 2), end - begin};
   }
 
   struct Weighed {

@@ -329,5 +329,22 @@ void put_rows(Columns<const float> columns, int64_t D, int64_t width, const floa
   }
 }
 
+/// Columns of a panel that are multiplied apart where they need fewer rows than the rest.
+template <typename Math>
+constexpr int kProductColumns = Math::kLanes*(Math::kUnit > 1 ? 2 : Math::kVectors);
+template <typename Math>
+constexpr int kProducts = Math::kLanes* Math::kVectors / kProductColumns<Math>;
+
+/// The products of a panel's columns, of as many at once as have the same rows:
+/// product(first vector, columns, rows).
+template <typename Math, typename Product>
+void by_columns(const RowRange (&rows)[kProducts<Math>], const Product& product) {
+  constexpr int kColumns = kProductColumns<Math>;
+  for (int i = 0, count; i < kProducts<Math>; i += count) {
+    for (count = 1; i + count < kProducts<Math> && rows[i + count] == rows[i];) ++count;
+    product(i * kColumns / Math::kLanes, count * kColumns, rows[i]);
+  }
+}
+
 }  // namespace
 }  // namespace nanoflex::cpu
