@@ -96,6 +96,7 @@ class Pair {
     for (int64_t step = 0; step < options_.steps; ++step) {
       losses.push_back(compute_gradients(model, attention, optimizers, batch_,
                                          {.device = options_.device, .rows = kRows})
+                           .wait()
                            .loss);
       optimizers.step(1);
     }

@@ -21,6 +21,8 @@ class ProfiledSteps {
   ProfiledSteps(const Config& config, const Budget& budget, at::Device device,
                 at::ScalarType dtype);
 
+  /// Whether a step is one of them.
+  bool watches(int64_t step) const { return step >= first_ && step <= last_; }
   /// Called around each step of the run, numbered from 1. A run that is taken up again amid these
   /// steps is not profiled.
   void before(int64_t step);

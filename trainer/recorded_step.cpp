@@ -16,7 +16,7 @@ RecordedStep::RecordedStep(const Gpt& model, const AttentionSetup& attention,
   }
 }
 
-StepResult RecordedStep::compute_gradients(const data::Batch& batch) {
+StepReading RecordedStep::compute_gradients(const data::Batch& batch) {
   if (recorder_) return recorder_->compute_gradients(batch);
   return nanoflex::compute_gradients(model_, attention_, optimizers_, batch, options_.step);
 }

@@ -19,7 +19,7 @@ struct RecordedStepOptions {
 class StepRecorder {
  public:
   virtual ~StepRecorder() = default;
-  virtual StepResult compute_gradients(const data::Batch& batch) = 0;
+  virtual StepReading compute_gradients(const data::Batch& batch) = 0;
   virtual void update(double multiplier) = 0;
   virtual std::string take_news() = 0;
 };
@@ -37,7 +37,7 @@ class RecordedStep {
                const RecordedStepOptions& options);
 
   /// As the function of step.h; every batch is of the first one's shape.
-  StepResult compute_gradients(const data::Batch& batch);
+  StepReading compute_gradients(const data::Batch& batch);
   /// As Optimizers::step(), with the gradients of compute_gradients().
   void update(double multiplier);
   /// Once, what the user should know: that the step was recorded, or why it could not be; else "".

@@ -1,6 +1,7 @@
 #include "trainer/step.h"
 
 #include <ATen/TensorOperators.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
 
 #include <algorithm>
 
@@ -45,13 +46,35 @@ StepTensors run_gradients(const Gpt& model, const std::vector<AttentionChoice>& 
   return {total, optimizers.clip_gradients(options.grad_clip)};
 }
 
-StepResult compute_gradients(const Gpt& model, const AttentionSetup& attention,
-                             Optimizers& optimizers, const data::Batch& batch,
-                             const StepOptions& options) {
+StepReading::StepReading(const StepTensors& tensors) {
+  const at::Device device = tensors.loss.device();
+  if (device.is_cpu()) {
+    known_ = {tensors.loss.item<double>(), tensors.grad_norm.item<double>()};
+    return;
+  }
+  const at::Tensor both =
+      at::stack({tensors.loss.to(at::kDouble), tensors.grad_norm.to(at::kDouble)});
+  values_ = at::empty({2}, at::TensorOptions(at::kDouble).pinned_memory(true));
+  values_.copy_(both, /*non_blocking=*/true);
+  const auto copied = std::make_shared<c10::Event>(device.type());
+  copied->record(c10::impl::VirtualGuardImpl(device.type()).getStream(device));
+  copied_ = copied;
+}
+
+StepResult StepReading::wait() const {
+  if (!copied_) return known_;
+  copied_->synchronize();
+  const auto* values = values_.const_data_ptr<double>();
+  return {values[0], values[1]};
+}
+
+StepReading compute_gradients(const Gpt& model, const AttentionSetup& attention,
+                              Optimizers& optimizers, const data::Batch& batch,
+                              const StepOptions& options) {
   const StepInputs inputs = step_inputs(batch, options.device);
   const StepTensors result = run_gradients(
       model, bind_rows(attention, inputs.documents, options.rows), optimizers, inputs, options);
-  return {result.loss.item<double>(), result.grad_norm.item<double>()};
+  return StepReading(result);
 }
 
 }  // namespace nanoflex

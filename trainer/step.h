@@ -1,5 +1,9 @@
 #pragma once
 
+#include <c10/core/Event.h>
+
+#include <memory>
+
 #include "data/loader.h"
 #include "model/gpt.h"
 #include "trainer/attention_setup.h"
@@ -40,10 +44,26 @@ StepTensors run_gradients(const Gpt& model, const std::vector<AttentionChoice>& 
                           Optimizers& optimizers, const StepInputs& inputs,
                           const StepOptions& options);
 
+/// A step's result on its way to the host, which may queue more work meanwhile.
+class StepReading {
+ public:
+  explicit StepReading(const StepResult& known) : known_(known) {}
+  /// Queues the copy behind what computes the tensors; on a CPU they are there.
+  explicit StepReading(const StepTensors& tensors);
+
+  bool ready() const { return !copied_ || copied_->query(); }
+  StepResult wait() const;
+
+ private:
+  StepResult known_{};
+  at::Tensor values_;  // [2] fp64, of the host
+  std::shared_ptr<const c10::Event> copied_;
+};
+
 /// Forward and backward over one batch: leaves its gradients, clipped, in the model's parameters.
 /// Optimizers::step() then updates them.
-StepResult compute_gradients(const Gpt& model, const AttentionSetup& attention,
-                             Optimizers& optimizers, const data::Batch& batch,
-                             const StepOptions& options);
+StepReading compute_gradients(const Gpt& model, const AttentionSetup& attention,
+                              Optimizers& optimizers, const data::Batch& batch,
+                              const StepOptions& options);
 
 }  // namespace nanoflex

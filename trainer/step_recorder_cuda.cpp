@@ -78,18 +78,19 @@ class CudaRecorder : public StepRecorder {
         stream_(
             c10::cuda::getStreamFromPool(/*isHighPriority=*/false, options.step.device.index())) {}
 
-  StepResult compute_gradients(const data::Batch& batch) override {
+  StepReading compute_gradients(const data::Batch& batch) override {
     const c10::cuda::CUDAStreamGuard guard(stream_);
     load(batch);
     if (checked_ == kChecked) {
       gradients_.replay();
-      return values(result_);
+      return StepReading(result_);
     }
-    const StepResult launched = values(run());
-    if (state_ == State::unable || launched_++ < options_.launched) return launched;
-    if ((state_ == State::replaying || recorded()) && replays_as(launched)) return launched;
+    const StepReading reading(run());
+    if (state_ == State::unable || launched_++ < options_.launched) return reading;
+    const StepResult launched = reading.wait();
+    if ((state_ == State::replaying || recorded()) && replays_as(launched)) return reading;
     state_ = State::unable;
-    return values(run());  // recording has taken the gradients' place
+    return StepReading(run());  // recording has taken the gradients' place
   }
 
   void update(double multiplier) override {
@@ -106,14 +107,15 @@ class CudaRecorder : public StepRecorder {
 
   StepTensors run() { return run_gradients(model_, choices_, optimizers_, inputs_, options_.step); }
 
-  static StepResult values(const StepTensors& tensors) {
-    return {tensors.loss.item<double>(), tensors.grad_norm.item<double>()};
+  // Copied from pinned memory, so that the host need not wait for the steps before.
+  static void queue_copy(const at::Tensor& to, const at::Tensor& from) {
+    to.copy_(from.pin_memory(), /*non_blocking=*/true);
   }
 
   // What was recorded as a constant and is none shows in the second replay.
   bool replays_as(const StepResult& launched) {
     gradients_.replay();
-    const StepResult replayed = values(result_);
+    const StepResult replayed = StepReading(result_).wait();
     if (replayed.loss == launched.loss && replayed.grad_norm == launched.grad_norm) {
       optimizers_.zero_gradients();  // the launched step's; those that are replayed stay
       if (++checked_ == kChecked) news_ = "graph: the step is recorded, and replayed from here on";
@@ -136,14 +138,14 @@ class CudaRecorder : public StepRecorder {
       return;
     }
     const StepInputs on_cpu = step_inputs(batch, at::kCPU);
-    inputs_.tokens.copy_(on_cpu.tokens);
-    inputs_.targets.copy_(on_cpu.targets);
-    inputs_.documents.copy_(on_cpu.documents);
+    queue_copy(inputs_.tokens, on_cpu.tokens);
+    queue_copy(inputs_.targets, on_cpu.targets);
+    queue_copy(inputs_.documents, on_cpu.documents);
     inputs_.count_on_gpu.fill_(static_cast<double>(on_cpu.count));
     if (state_ != State::replaying || blocks_.empty()) return;
     const std::vector<AttentionChoice> choices = bind_rows(attention_, on_cpu.documents, rows);
     for (const KernelBlocks& blocks : blocks_) {
-      at::Tensor(blocks.kinds).copy_(block_mask(choices[blocks.choice], blocks.mask)->kinds);
+      queue_copy(blocks.kinds, block_mask(choices[blocks.choice], blocks.mask)->kinds);
     }
   }
 

@@ -6,8 +6,8 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <sstream>
 #include <stdexcept>
+#include <utility>
 
 #include "data/loader.h"
 #include "data/shard.h"
@@ -28,6 +28,7 @@
 #include "trainer/random_state.h"
 #include "trainer/recorded_step.h"
 #include "trainer/run_folder.h"
+#include "trainer/run_messages.h"
 #include "trainer/run_pictures.h"
 #include "trainer/summary.h"
 #include "trainer/written_sample.h"
@@ -48,15 +49,26 @@ struct Moment {
   double elapsed_seconds = 0;
 };
 
+// A step that was queued and whose loss has not been read.
+struct Flight {
+  int64_t step;
+  Clock::time_point begin;
+  double learning_rate, paused_seconds;  // of the step, spent on what is not training
+  bool validates;
+  StepReading reading;
+};
+
 // One run, from its first step, or a checkpoint, to its record.
 class Run {
  public:
   Run(Config config, const std::vector<std::string>& command,
-      const std::optional<ResumePoint>& from)
+      const std::optional<ResumePoint>& from, ReadBack read_back)
       : config_(std::move(config)),
         progress_(config_.log_interval, config_.progress),
         device_(choose_device(config_.device)),
         dtype_(choose_dtype(config_.dtype, device_)),
+        read_behind_(read_back == ReadBack::kByDevice ? device_.is_cuda()
+                                                      : read_back == ReadBack::kBehind),
         threads_(set_threads(config_.threads)),
         attention_(choose_attention(config_, device_, dtype_)),
         model_(make_model(config_, attention_, choices(), from)),
@@ -83,13 +95,17 @@ class Run {
     }
     folder_.write_config(resolved_);
     write_summary("running");
-    announce();
+    progress_.say(announcement(folder_.id(), parameter_count(model_), budget_, attention_,
+                               dtype_name(dtype_) + " on " + device_.str() + " with " +
+                                   std::to_string(threads_) + " threads"));
   }
 
   // The record says why a run failed.
   TrainResult execute() try { return loop(); } catch (const std::exception& problem) {
     const auto shortage = memory_shortage(problem);
-    const std::string text = shortage ? describe(*shortage) : first_line(problem);
+    const std::string text = shortage
+                                 ? shortage_message(step_, *shortage, resolved_, checkpoint_left())
+                                 : first_line(problem);
     progress_.finish();
     try {
       summary_["error"] = text;
@@ -146,11 +162,13 @@ class Run {
     const InterruptGuard interrupt;
     begin_ = Clock::now();
     std::string status = "finished";
-    bool last = measure_.steps > 0 && spent_share(budget_, measure_.steps, elapsed()) >= 1;
+    step_ = measure_.steps;
+    bool last = step_ > 0 && spent_share(budget_, step_, elapsed()) >= 1;
     while (!last && status == "finished") {
-      last = take_step(measure_.steps + 1);
+      last = take_step(step_ + 1);
       if (!last && interrupt.requested()) status = "interrupted";
     }
+    settle();
     progress_.finish();
     finish(status);
     return {status, folder_.path()};
@@ -161,51 +179,72 @@ class Run {
     folder_.write_summary(summary_);
   }
 
-  void announce() {
-    std::ostringstream line;
-    line << "run " << folder_.id() << ": " << short_number(parameter_count(model_))
-         << "parameters, " << budget_.flops_per_token << " FLOPs/token, ";
-    if (budget_.steps) line << *budget_.steps << " steps of ";
-    line << budget_.tokens_per_step << " tokens, " << attention_.backend << " attention ("
-         << flex::to_text(attention_.mask)
-         << (attention_.score.defined() ? "; " + flex::to_text(attention_.score) : "") << "), "
-         << dtype_name(dtype_) << " on " << device_.str() << " with " << threads_ << " threads";
-    progress_.say(line.str());
-  }
-
-  // Returns whether it was the last one.
+  // Queues a step. Returns whether it is the last one.
   bool take_step(int64_t step) {
-    synchronize(device_);
+    step_ = step;
+    const bool profiled = profiled_.watches(step), saves = is_to_save(step - 1);
+    if (profiled || saves) settle();
     profiled_.before(step);
-    const Clock::time_point step_begin = Clock::now();
+    const Clock::time_point begin = Clock::now();
     paused_seconds_ = 0;
-    const std::optional<Moment> due = moment_to_save(step - 1);
+    const std::optional<Moment> due = saves ? std::optional(moment()) : std::nullopt;
     const data::Batch batch = loader_.next();
     if (step == 1) count_mask(batch);
     if (!document_starts_.defined()) {
       const auto row = batch.document_starts.sum(1).argmax().item<int64_t>();
       document_starts_ = batch.document_starts.narrow(0, row, 1).clone();
     }
-    const auto [loss, grad_norm] = recorded_.compute_gradients(batch);
+    const StepReading reading = recorded_.compute_gradients(batch);
     if (const std::string news = recorded_.take_news(); !news.empty()) progress_.say(news);
-    if (!std::isfinite(loss) || !std::isfinite(grad_norm)) stop_not_finite(step, loss, grad_norm);
-    // Written once the weights have given a finite loss, so that the last checkpoint is a good one.
-    if (due) save(*due);
+    if (due) {
+      // Written once the weights have given a finite loss, so that the last checkpoint is a good
+      // one.
+      check_finite(step, reading.wait());
+      save(*due);
+    }
     const double multiplier = learning_rate_multiplier(config_, step, budget_.steps);
     recorded_.update(multiplier);
-    synchronize(device_);
+    settle();
+    const bool last = spent_share(budget_, step, elapsed()) >= 1;
+    const bool validates = last || (config_.val_interval > 0 && step % config_.val_interval == 0);
+    flight_ = Flight{.step = step,
+                     .begin = begin,
+                     .learning_rate = config_.learning_rate * multiplier,
+                     .paused_seconds = paused_seconds_,
+                     .validates = validates,
+                     .reading = reading};
+    if (profiled || validates || !read_behind_) {
+      synchronize(device_);
+      settle();
+    }
+    if (profiled_.after(step, folder_.path() / "trace.json")) profiled_batch_ = batch;
+    return last;
+  }
 
-    StepMetrics metrics{.step = step, .loss = loss, .grad_norm = grad_norm};
-    metrics.learning_rate = config_.learning_rate * multiplier;
-    metrics.tokens = step * budget_.tokens_per_step;
-    metrics.step_seconds = seconds_since(step_begin) - paused_seconds_;
+  // Waits for the loss of the step in flight, if there is one, and records it.
+  void settle() {
+    if (!flight_) return;
+    const Flight flight = *std::exchange(flight_, std::nullopt);
+    const StepResult result = flight.reading.wait();
+    check_finite(flight.step, result);
+    const Clock::time_point now = Clock::now(), begin = std::max(flight.begin, settled_);
+    settled_ = now;
+
+    StepMetrics metrics{.step = flight.step, .loss = result.loss, .grad_norm = result.grad_norm};
+    metrics.learning_rate = flight.learning_rate;
+    metrics.tokens = flight.step * budget_.tokens_per_step;
+    metrics.step_seconds =
+        std::chrono::duration<double>(now - begin).count() - flight.paused_seconds;
     metrics.tokens_per_second = static_cast<double>(budget_.tokens_per_step) / metrics.step_seconds;
     metrics.tflops_per_second = metrics.tokens_per_second * budget_.flops_per_token / 1e12;
     metrics.memory_bytes = measure_.peaks(device_).tensor_bytes;
-    if (profiled_.after(step, folder_.path() / "trace.json")) profiled_batch_ = batch;
-    const bool last = spent_share(budget_, step, elapsed()) >= 1;
-    record(metrics, last);
-    return last;
+    record(metrics, flight.validates);
+  }
+
+  void check_finite(int64_t step, const StepResult& result) const {
+    if (std::isfinite(result.loss) && std::isfinite(result.grad_norm)) return;
+    throw std::runtime_error(
+        not_finite_message(step, result.loss, result.grad_norm, checkpoint_left()));
   }
 
   void count_mask(const data::Batch& batch) {
@@ -229,11 +268,9 @@ class Run {
   }
 
   // Steps that were profiled are slower than they would be.
-  void record(StepMetrics metrics, bool last) {
+  void record(StepMetrics metrics, bool validates) {
     measure_.add(metrics, config_.warmup_steps + config_.profile);
-    if (last || (config_.val_interval > 0 && metrics.step % config_.val_interval == 0)) {
-      validate(metrics);
-    }
+    if (validates) validate(metrics);
     folder_.append(metrics);
     const double share = spent_share(budget_, metrics.step, elapsed());
     const double left = elapsed() / share * (1 - share);
@@ -255,10 +292,9 @@ class Run {
 
   Moment moment() const { return {loader_.position(), random_state(device_), elapsed()}; }
 
-  std::optional<Moment> moment_to_save(int64_t step) const {
+  bool is_to_save(int64_t step) const {
     const int64_t interval = config_.checkpoint_interval;
-    const bool due = interval > 0 && step > saved_step_ && step % interval == 0;
-    return due ? std::optional(moment()) : std::nullopt;
+    return interval > 0 && step > saved_step_ && step % interval == 0;
   }
 
   // The state after measure_.steps, which was `then`.
@@ -281,32 +317,11 @@ class Run {
     paused_seconds_ += seconds_since(begin);
   }
 
-  std::string last_checkpoint() const {
-    if (saved_step_ == 0) return "last good checkpoint: none (--checkpoint-interval makes them)";
-    return "last good checkpoint: " + checkpoint_folder(folder_.path(), saved_step_).string();
-  }
-
-  std::string describe(const std::string& shortage) const {
-    std::ostringstream text;
-    text << "[train] step " << measure_.steps + 1 << ": " << shortage
-         << "; lower --device-batch-size, is " << *resolved_.device_batch_size
-         << ", --sequence-len, is " << config_.sequence_len << ", or the model (n_embd "
-         << config_.n_embd << ", n_layer " << config_.n_layer << ", vocab_size "
-         << config_.vocab_size << "); " << last_checkpoint();
-    return text.str();
-  }
-
-  [[noreturn]] void stop_not_finite(int64_t step, double loss, double grad_norm) {
-    std::ostringstream text;
-    text << "[train] step " << step << ": loss " << loss << ", gradient norm " << grad_norm << "; "
-         << last_checkpoint()
-         << "; try a lower --learning-rate, --grad-clip 1 or --lr-warmup-steps 10";
-    throw std::runtime_error(text.str());
-  }
+  std::string checkpoint_left() const { return last_checkpoint(folder_.path(), saved_step_); }
 
   void finish(const std::string& status) {
     if (!finite_weights(model_)) {
-      stop_not_finite(measure_.steps, *measure_.final_loss, std::nan(""));
+      check_finite(measure_.steps, {*measure_.final_loss, std::nan("")});
     }
     if (saved_step_ < measure_.steps) save(moment());
     write_summary(status);
@@ -329,6 +344,7 @@ class Run {
   Progress progress_;
   at::Device device_;
   at::ScalarType dtype_;
+  bool read_behind_;
   int threads_;
   AttentionSetup attention_;
   Gpt model_;
@@ -347,13 +363,16 @@ class Run {
   RunFolder folder_;                        // after all that a checkpoint restores
   Config resolved_;
   nlohmann::ordered_json summary_;
-  double paused_seconds_ = 0;  // of the step at hand, spent on what is not training
+  int64_t step_ = 0;           // queued last
+  double paused_seconds_ = 0;  // of that step, so far
+  std::optional<Flight> flight_;
+  Clock::time_point settled_{};  // when the last loss was read
 };
 
 }  // namespace
 
 TrainResult train(const Config& config, const std::vector<std::string>& command,
-                  const std::optional<ResumePoint>& from) {
+                  const std::optional<ResumePoint>& from, ReadBack read_back) {
   check(config);
   track_cpu_memory();
   // GPU attention kernels add gradients in any order unless told otherwise.
@@ -361,7 +380,7 @@ TrainResult train(const Config& config, const std::vector<std::string>& command,
   at::globalContext().setDeterministicFillUninitializedMemory(false);
   std::optional<Run> run;
   try {
-    run.emplace(config, command, from);
+    run.emplace(config, command, from, read_back);
   } catch (const std::exception& problem) {
     const auto shortage = memory_shortage(problem);
     if (!shortage) throw;

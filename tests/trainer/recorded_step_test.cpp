@@ -57,7 +57,8 @@ TEST(RecordedStep, ABoundChoiceFollowsDocumentsThatAreWrittenOver) {
   inputs.documents.copy_(next.documents);
   next.documents = inputs.documents;
   const StepTensors followed = run_gradients(t.model, choices, t.optimizers, next, t.options);
-  const StepResult fresh = compute_gradients(t.model, t.attention, t.optimizers, batch, t.options);
+  const StepResult fresh =
+      compute_gradients(t.model, t.attention, t.optimizers, batch, t.options).wait();
   EXPECT_EQ(followed.loss.item<double>(), fresh.loss);
   EXPECT_EQ(followed.grad_norm.item<double>(), fresh.grad_norm);
 }
@@ -74,7 +75,7 @@ Steps take_steps(const Config& config, bool graph) {
   at::manual_seed(3);
   Steps steps;
   for (int step = 0; step < kSteps; ++step) {
-    const StepResult result = recorded.compute_gradients(random_batch_of(config));
+    const StepResult result = recorded.compute_gradients(random_batch_of(config)).wait();
     recorded.update(1.0 / (1 + step));
     steps.numbers.insert(steps.numbers.end(), {result.loss, result.grad_norm});
     steps.news += recorded.take_news();
