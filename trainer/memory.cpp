@@ -28,7 +28,7 @@ int64_t proc_bytes(const char* file, const std::string& name, int64_t otherwise)
   return otherwise;
 }
 
-// What the heap may grow to: what the machine has free and what this process holds already, less a
+// What the heap may hold: what the machine has free and what this process holds already, less a
 // twentieth. Linux grants more, and then stands still, or kills the process, when it is used.
 int64_t heap_bytes_that_fit() {
   const int64_t available = proc_bytes("/proc/meminfo", "MemAvailable:", 0);
@@ -67,26 +67,36 @@ class CountingAllocator final : public c10::Allocator {
   void* take(size_t bytes) {
     const auto wanted = static_cast<int64_t>(bytes);
     if (wanted < 0 || wanted > limit_ - live_) refuse(wanted, limit_ - live_);
-    const int64_t before = heap_bytes();
     void* data = nullptr;
     try {
       data = c10::alloc_cpu(bytes);
     } catch (const c10::Error&) {
       refuse(wanted, free_memory_bytes(at::Device(at::kCPU)));
     }
-    if (heap_bytes() <= asked_) return data;
-    // The heap has grown, also where freed tensors have left room, but in pieces too small. Its new
-    // pages take no memory before they are written to. The machine is asked once for every 64 MB,
-    // which ends with the first steps.
-    constexpr int64_t kStep = 64 << 20;
-    const int64_t fits = heap_bytes_that_fit(), now = heap_bytes();
-    if (now > fits) {
+    if (heap_bytes() > checked_ && !fits(wanted)) {
       c10::free_cpu(data);
       malloc_trim(0);
-      refuse(wanted, fits - before);
+      refuse(wanted, heap_bytes_that_fit() - bytes_in_use());
     }
-    asked_ = now + kStep;
     return data;
+  }
+
+  // Whether what has been handed out can all be written to. The machine is asked once for every 64
+  // MB that the heap grows, which ends with the first steps.
+  bool fits(int64_t wanted) {
+    constexpr int64_t kStep = 64 << 20;
+    // Once the heap with its holes is larger than what there is, once for as much that is handed
+    // out: then freed pages go back to the machine, and what is in use must fit.
+    if (tight_ && (since_ += wanted) < kStep) return true;
+    since_ = 0;
+    const int64_t fitting = heap_bytes_that_fit(), heap = heap_bytes();
+    tight_ = heap > fitting;
+    if (!tight_) {
+      checked_ = heap + kStep;
+      return true;
+    }
+    malloc_trim(0);
+    return bytes_in_use() <= heap_bytes_that_fit();
   }
 
   [[noreturn]] void refuse(int64_t bytes, int64_t free) {
@@ -97,6 +107,7 @@ class CountingAllocator final : public c10::Allocator {
 
   // Since this began to count, with what has been freed since.
   int64_t heap_bytes() const { return static_cast<char*>(sbrk(0)) - begin_; }
+  static int64_t bytes_in_use() { return static_cast<int64_t>(mallinfo2().uordblks); }
 
   // To trainer/profile.h, when it records.
   static void report(void* data, int64_t added, int64_t live) {
@@ -105,8 +116,9 @@ class CountingAllocator final : public c10::Allocator {
   }
 
   const char* begin_ = static_cast<char*>(sbrk(0));
-  std::atomic<int64_t> live_ = 0, peak_ = 0, refused_ = 0, free_then_ = 0, asked_ = 64 << 20,
-                       limit_ = std::numeric_limits<int64_t>::max();
+  std::atomic<int64_t> live_ = 0, peak_ = 0, refused_ = 0, free_then_ = 0, since_ = 0,
+                       checked_ = 64 << 20, limit_ = std::numeric_limits<int64_t>::max();
+  std::atomic<bool> tight_ = false;
 };
 
 // LibTorch keeps one allocator a device for the whole process; this is ours.

@@ -1,6 +1,7 @@
 // Runs that stop and go on: the same bits as runs that never stopped, and clear words otherwise.
 #include "trainer/resume.h"
 
+#include <ATen/Context.h>
 #include <gtest/gtest.h>
 
 #include <csignal>
@@ -42,6 +43,20 @@ TEST(Resume, GivesTheSameBitsUnderEveryBackend) {
     Config config = eight_steps();
     config.attention = backend;
     expect_same_end(config);
+  }
+}
+
+TEST(ResumeCuda, GivesTheSameBitsUnderEveryBackend) {
+  if (!at::hasCUDA()) GTEST_SKIP() << "there is no GPU here";
+  for (const std::string& backend : names()) {
+    for (const std::string graph : {"on", "off"}) {
+      SCOPED_TRACE(backend + ", graph " + graph);
+      Config config = eight_steps();
+      config.attention = backend;
+      config.device = "cuda";
+      config.graph = graph;
+      expect_same_end(config);
+    }
   }
 }
 
