@@ -13,8 +13,8 @@
 namespace nanoflex::cpu {
 namespace {
 
-// Keys of a block at most, in units of every arithmetic. Tile registers and vectors do not work
-// side by side, and changing between them takes time: there long blocks pay.
+// Keys at most whose scores are held, in units of every arithmetic. Tile registers and vectors do
+// not work side by side, and changing between them takes time: there long blocks pay.
 template <typename Math>
 constexpr int kForwardKeys = Math::kUnit == 1 ? 96 : 320;
 // Keys that are laid out at once, for all panels of a unit. What a window shows of them to a panel
@@ -145,7 +145,7 @@ class Forward {
     I begin = upper(position - word(p_.left), word(unit_.key_begin));
     I end = lower(position + word(p_.right + 1), word(unit_.key_end));
     if (p_.ranges.keys) {
-      I first, last;
+      I first{}, last{};
       for (int lane = 0; lane < Math::kLanes; ++lane) {
         const int32_t* range = p_.ranges.keys + unit_.b * p_.ranges.batch + 2 * position[lane];
         first[lane] = range[0], last[lane] = range[1];
