@@ -405,7 +405,7 @@ class Forward {
     float factor[kWidth];
     for (int n = 0; n < kWidth; n += Math::kLanes) {
       const F sum = V::load(panel.softmax.sum + n);
-      V::store(factor + n, (sum > 0.0f) | (sum != sum) ? 1.0f / sum : F{});
+      V::store(factor + n, ((sum > 0.0f) | (sum != sum)) != 0 ? 1.0f / sum : F{});
       // The heads of a unit lie end to end.
       put_denominators<Math::kLanes>(
           p_, (unit_.b * p_.H + unit_.h_kv * (p_.H / p_.H_kv)) * p_.T + unit_.column + first + n,
