@@ -103,18 +103,17 @@ class Sweep {
     const PassTensors x =
         random_tensors({shape.B, shape.H, shape.T, shape.D}, dtype, options_.device);
     std::vector<Variant> able;
+    const auto skip = [&](const Variant& variant, const std::string& reason) {
+      rows_.push_back(skipped_row(row_name(shape, dtype, variant.backend, ""), reason));
+      add_sizes(rows_.back(), shape);
+    };
     for (const Variant& variant : variants_of(shape)) {
       std::string reason = why_skipped(variant, x);
       if (reason.empty()) reason = why_too_slow(variant.backend, shape, dtype);
-      if (reason.empty()) {
-        able.push_back(variant);
-      } else {
-        rows_.push_back(skipped_row(row_name(shape, dtype, variant.backend, ""), reason));
-        add_sizes(rows_.back(), shape);
-      }
+      reason.empty() ? able.push_back(variant) : skip(variant, reason);
     }
     for (const char* pass : {"forward", "backward", "step"}) {
-      const auto measured = measure(contenders_of(pass, x, able), measure_options());
+      const auto measured = measure_pass(pass, x, able, measure_options(), skip);
       for (size_t i = 0; i < able.size(); ++i) {
         ordered_json row = measured_row(row_name(shape, dtype, able[i].backend, pass), measured[i]);
         add_sizes(row, shape);

@@ -71,16 +71,15 @@ class Guide {
 
   void run_mask(const GuideMask& mask) {
     std::vector<Variant> able;
+    const auto skip = [&](const Variant& variant, const std::string& reason) {
+      rows_.push_back(skipped_row(name(mask, variant.backend), reason));
+    };
     for (const std::string& backend : kBackends) {
       const Variant variant = {backend, backend, {.mask = mask.mask}};
       const std::string reason = why_skipped(variant, x_);
-      if (reason.empty()) {
-        able.push_back(variant);
-      } else {
-        rows_.push_back(skipped_row(name(mask, backend), reason));
-      }
+      reason.empty() ? able.push_back(variant) : skip(variant, reason);
     }
-    const auto measured = measure(contenders_of("step", x_, able), measure_options());
+    const auto measured = measure_pass("step", x_, able, measure_options(), skip);
     const double share =
         flex::visible_share(mask.mask, {.T = options_.length, .S = options_.length});
     for (size_t i = 0; i < able.size(); ++i) {

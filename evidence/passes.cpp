@@ -11,6 +11,7 @@
 #include "attention/flex/tile_code.h"
 #include "attention/registry.h"
 #include "trainer/memory.h"
+#include "trainer/out_of_memory.h"
 
 namespace nanoflex {
 
@@ -68,6 +69,23 @@ std::string why_skipped(const Variant& variant, const PassTensors& x) {
     }
   }
   return named_backend(variant.backend).why_unsupported(x.q, x.k, x.v, variant.spec);
+}
+
+std::vector<Measured> measure_pass(
+    const std::string& pass, const PassTensors& tensors, std::vector<Variant>& variants,
+    const MeasureOptions& options,
+    const std::function<void(const Variant&, const std::string&)>& dropped) {
+  while (!variants.empty()) {
+    try {
+      return measure(contenders_of(pass, tensors, variants), options);
+    } catch (const std::exception& problem) {
+      const auto shortage = memory_shortage(problem);
+      if (!shortage) throw;
+      dropped(variants.front(), "does not fit: " + *shortage);
+    }
+    variants.erase(variants.begin());
+  }
+  return {};
 }
 
 void show_progress(size_t done, size_t count, const std::string& what) {

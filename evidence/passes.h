@@ -2,6 +2,7 @@
 
 #include <ATen/Functions.h>
 
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -33,6 +34,13 @@ std::vector<Contender> contenders_of(const std::string& pass, const PassTensors&
 /// "" when the variant can run here, else why not: the backend's own reason, or, for plain tensors,
 /// that forward and backward would not fit in the memory that is free now.
 std::string why_skipped(const Variant& variant, const PassTensors& tensors);
+
+/// Times the variants in one pass. While the machine's memory does not hold them after all, the
+/// first leaves `variants`, and dropped() is told why: put what holds most first.
+std::vector<Measured> measure_pass(
+    const std::string& pass, const PassTensors& tensors, std::vector<Variant>& variants,
+    const MeasureOptions& options,
+    const std::function<void(const Variant&, const std::string& reason)>& dropped);
 
 /// A line on stderr, or a bar on a terminal, that says how far a measurement is.
 void show_progress(size_t done, size_t count, const std::string& what);
