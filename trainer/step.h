@@ -51,7 +51,6 @@ class StepReading {
   /// Queues the copy behind what computes the tensors; on a CPU they are there.
   explicit StepReading(const StepTensors& tensors);
 
-  bool ready() const { return !copied_ || copied_->query(); }
   StepResult wait() const;
 
  private:

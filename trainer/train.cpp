@@ -168,7 +168,7 @@ class Run {
       last = take_step(step_ + 1);
       if (!last && interrupt.requested()) status = "interrupted";
     }
-    settle();
+    drain();
     progress_.finish();
     finish(status);
     return {status, folder_.path()};
@@ -183,7 +183,7 @@ class Run {
   bool take_step(int64_t step) {
     step_ = step;
     const bool profiled = profiled_.watches(step), saves = is_to_save(step - 1);
-    if (profiled || saves) settle();
+    if (profiled || saves) drain();
     profiled_.before(step);
     const Clock::time_point begin = Clock::now();
     paused_seconds_ = 0;
@@ -213,12 +213,15 @@ class Run {
                      .paused_seconds = paused_seconds_,
                      .validates = validates,
                      .reading = reading};
-    if (profiled || validates || !read_behind_) {
-      synchronize(device_);
-      settle();
-    }
+    if (profiled || validates || !read_behind_) drain();
     if (profiled_.after(step, folder_.path() / "trace.json")) profiled_batch_ = batch;
     return last;
+  }
+
+  // Waits for all that was queued, its update too: who reads the weights does so on another stream.
+  void drain() {
+    synchronize(device_);
+    settle();
   }
 
   // Waits for the loss of the step in flight, if there is one, and records it.
