@@ -14,6 +14,7 @@
 #include <atomic>
 #include <fstream>
 #include <limits>
+#include <optional>
 #include <string>
 
 namespace nanoflex {
@@ -28,9 +29,12 @@ int64_t proc_bytes(const char* file, const std::string& name, int64_t otherwise)
   return otherwise;
 }
 
+std::optional<int64_t> limit_of_heap;
+
 // What the heap may hold: what the machine has free and what this process holds already, less a
 // twentieth. Linux grants more, and then stands still, or kills the process, when it is used.
 int64_t heap_bytes_that_fit() {
+  if (limit_of_heap) return *limit_of_heap;
   const int64_t available = proc_bytes("/proc/meminfo", "MemAvailable:", 0);
   const int64_t held = proc_bytes("/proc/self/status", "RssAnon:", 0);
   constexpr int64_t kUnknown = std::numeric_limits<int64_t>::max();
@@ -188,6 +192,8 @@ int64_t free_memory_bytes(at::Device device) {
   }
   return std::max<int64_t>(free, 0);
 }
+
+void limit_heap_bytes(std::optional<int64_t> bytes) { limit_of_heap = bytes; }
 
 void limit_tensor_bytes(int64_t bytes) { counting_allocator().limit(bytes); }
 

@@ -3,6 +3,7 @@
 #include <ATen/Functions.h>
 
 #include <cstdint>
+#include <optional>
 
 namespace nanoflex {
 
@@ -27,6 +28,8 @@ int64_t free_memory_bytes(at::Device device);
 /// The most that live CPU tensors may take together. Without it they may take what the machine has
 /// free; beyond either, allocating one throws c10::OutOfMemoryError.
 void limit_tensor_bytes(int64_t bytes);
+/// The most that this process's heap may hold in use; nothing: what the machine has.
+void limit_heap_bytes(std::optional<int64_t> bytes);
 /// The last CPU tensor that could not be had, and what one might have taken then.
 struct RefusedTensor {
   int64_t bytes = 0, free = 0;

@@ -3,6 +3,7 @@
 
 #include <c10/util/Exception.h>
 #include <gtest/gtest.h>
+#include <malloc.h>
 
 #include <fstream>
 #include <limits>
@@ -93,6 +94,33 @@ TEST(FreeMemory, CountsWhatFreedTensorsLeft) {
   }
   EXPECT_TRUE(free_memory_bytes(at::Device(at::kCPU)) > 0);
   EXPECT_TRUE(resident_bytes() < before + kBytes / 2);
+}
+
+// Freed tensors leave holes in the heap, in which a larger one has no place: the heap grows past
+// what there is, and yet what is in use fits, or does not.
+TEST(OutOfMemory, WhatIsInUseMustFitAndNotTheHolesBetween) {
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer)
+  GTEST_SKIP() << "the sanitizer has a heap of its own";
+#endif
+#endif
+  track_cpu_memory();
+  constexpr int64_t kMegabyte = 1'000'000;
+  const auto tensor = [](int64_t megabytes) {
+    return at::empty({megabytes * kMegabyte}, at::kByte);
+  };
+  at::Tensor hole = tensor(150);
+  const at::Tensor behind = tensor(1);
+  hole.reset();
+  limit_heap_bytes(static_cast<int64_t>(mallinfo2().uordblks) + 200 * kMegabyte);
+  at::Tensor first;
+  EXPECT_NO_THROW(first = tensor(170));
+  EXPECT_THROW(tensor(171), c10::OutOfMemoryError);
+  EXPECT_EQ(refused_tensor().bytes, 171 * kMegabyte);
+  EXPECT_NEAR(static_cast<double>(refused_tensor().free), 30e6, 2e6);
+  first.reset();
+  EXPECT_NO_THROW(tensor(171));
+  limit_heap_bytes(std::nullopt);
 }
 
 }  // namespace
