@@ -7,7 +7,7 @@
 
 #include "attention/cpu/denominator.h"
 #include "attention/cpu/dropout.h"
-#include "attention/cpu/softmax.h"
+#include "attention/cpu/seen_keys.h"
 #include "attention/cpu/tile_program.h"
 
 namespace nanoflex::cpu {
@@ -23,19 +23,13 @@ template <typename Math>
 constexpr int kForwardLaidKeys = Math::kUnit == 1 ? 96 : 768;
 constexpr int kForwardPanels = 8;  // panels of a unit
 
-// Keys that some query of a group sees, and those that every one does.
-struct GroupKeys {
-  int64_t any_begin, any_end, all_begin, all_end;
-};
-
 // Queries side by side, in groups of kLanes, the last repeated to fill the panel.
-template <int kWidth, int kLanes>
+template <typename Math>
 struct Panel {
+  static constexpr int kWidth = Math::kLanes * Math::kVectors;
   Softmax<kWidth> softmax;
-  int32_t key_begin[kWidth], key_end[kWidth];
   uint32_t row[kWidth], head[kWidth];  // t and b * H + h
-  int64_t any_begin, any_end;          // keys that some query sees
-  GroupKeys group[kWidth / kLanes];
+  SeenKeys<Math> keys;
   bool fresh;   // has met no keys: its output holds nothing yet
   bool exact;   // weights are not to be approximated
   bool steady;  // the shift may well stay where it is
@@ -45,13 +39,12 @@ template <typename Math, typename Input>
 class Forward {
   using V = Vectors<Math::kLanes>;
   using F = typename V::F;
-  using I = typename V::I;
   using Element = typename Math::Element;
   static constexpr int kWidth = Math::kLanes * Math::kVectors;
   static constexpr int kStep = Math::kUnit * Math::kPair;  // of keys in a product
   static constexpr bool kTiled = Math::kUnit > 1;
   static constexpr int kKeys = kForwardKeys<Math>, kLaidKeys = kForwardLaidKeys<Math>;
-  using Panel = cpu::Panel<kWidth, Math::kLanes>;
+  using Panel = cpu::Panel<Math>;
 
  public:
   static constexpr int kColumns = kWidth * kForwardPanels;
@@ -77,8 +70,8 @@ class Forward {
     int64_t begin = unit_.key_end, end = unit_.key_begin;
     for (int i = 0; i < panels_; ++i) {
       open(i);
-      begin = smaller(begin, panel_[i].any_begin);
-      end = larger(end, panel_[i].any_end);
+      begin = smaller(begin, panel_[i].keys.begin());
+      end = larger(end, panel_[i].keys.end());
     }
     for (int64_t key = begin / 2 * 2; key < end;) {
       const KeyRange run = next_run(key, end);
@@ -118,53 +111,19 @@ class Forward {
       rows[lane] = row_of<const Input>(p_.q, unit_.b, h, t);
       if (index * kWidth + lane + 1 < unit_.columns) next(h, t);
     }
-    panel.any_begin = unit_.key_end, panel.any_end = unit_.key_begin;
-    for (int n = 0; n < Math::kVectors; ++n) {
-      see(panel, n);
-      panel.any_begin = smaller(panel.any_begin, panel.group[n].any_begin);
-      panel.any_end = larger(panel.any_end, panel.group[n].any_end);
-      V::store(panel.softmax.shift + n * Math::kLanes, V::broadcast(-kInfinity));
-      V::store(panel.softmax.sum + n * Math::kLanes, F{});
+    panel.keys.look(p_, unit_, panel.row);
+    for (int n = 0; n < kWidth; n += Math::kLanes) {
+      V::store(panel.softmax.shift + n, V::broadcast(-kInfinity));
+      V::store(panel.softmax.sum + n, F{});
     }
     constexpr int64_t kFew = 64;  // keys, too few for errors to average out
-    panel.exact = p_.exact || panel.any_end - panel.any_begin <= kFew;
+    panel.exact = p_.exact || panel.keys.end() - panel.keys.begin() <= kFew;
     panel.steady = !panel.exact && !program_.has_score();
     put_columns<Math, Input>([&](int64_t lane) { return rows[lane]; }, kWidth, p_.D,
                              queries(index));
     program_.put_lanes(index * kWidth, kWidth, [&](int64_t lane) {
       return static_cast<int64_t>(panel.row[lane]) + p_.S - p_.T;
     });
-  }
-
-  // The keys that a group sees of the unit's: those of visible_keys().
-  void see(Panel& panel, int n) const {
-    const auto word = [](int64_t x) { return V::broadcast(static_cast<int32_t>(x)); };
-    const auto lower = [](I a, I b) { return a < b ? a : b; };
-    const auto upper = [](I a, I b) { return a > b ? a : b; };
-    const I position = load_integers(panel.row + n * Math::kLanes) + word(p_.S - p_.T);
-    I begin = upper(position - word(p_.left), word(unit_.key_begin));
-    I end = lower(position + word(p_.right + 1), word(unit_.key_end));
-    if (p_.ranges.keys) {
-      I first{}, last{};
-      for (int lane = 0; lane < Math::kLanes; ++lane) {
-        const int32_t* range = p_.ranges.keys + unit_.b * p_.ranges.batch + 2 * position[lane];
-        first[lane] = range[0], last[lane] = range[1];
-      }
-      begin = upper(begin, first), end = lower(end, last);
-    }
-    end = upper(begin, end);
-    store_integers(panel.key_begin + n * Math::kLanes, begin);
-    store_integers(panel.key_end + n * Math::kLanes, end);
-    const I sees = begin < end;
-    const auto lowest = [](I x) {
-      int32_t result = x[0];
-      for (int lane = 1; lane < Math::kLanes; ++lane) result = smaller(result, x[lane]);
-      return int64_t{result};
-    };
-    panel.group[n] = {.any_begin = lowest(sees != 0 ? begin : word(unit_.key_end)),
-                      .any_end = -lowest(sees != 0 ? -end : -word(unit_.key_begin)),
-                      .all_begin = -lowest(-begin),
-                      .all_end = lowest(end)};
   }
 
   static int64_t part_keys(int64_t block_size) {
@@ -224,9 +183,9 @@ class Forward {
               Operand<Element> values) {
     const Panel& panel = panel_[index];
     const int64_t grid = p_.blocks.kinds ? part_keys_ : kStep;
-    const int64_t end = smaller(panel.any_end - key, count);
+    const int64_t end = smaller(panel.keys.end() - key, count);
     Waiting waiting;
-    for (int64_t at = larger<int64_t>(panel.any_begin - key, 0) / grid * grid; at < end;
+    for (int64_t at = larger<int64_t>(panel.keys.begin() - key, 0) / grid * grid; at < end;
          at += part_keys_) {
       Part part = part_of(index, key, at, smaller(at + part_keys_, end));
       if (part.rows == 0) continue;
@@ -308,7 +267,7 @@ class Forward {
           panel_of(queries(part.panel), n), panel_of(scores(part.slot + rows.begin), n), false);
     });
     if (part.cut || program_.has_score()) change(part);
-    hide(part);
+    panel_[part.panel].keys.hide(part.key, part.seen, scores(part.slot));
   }
 
   // No output yet, for `width` columns from a group on.
@@ -329,21 +288,16 @@ class Forward {
 
   Part part_of(int index, int64_t key, int64_t at, int64_t end) const {
     const Panel& panel = panel_[index];
-    const int64_t begin = at + larger<int64_t>(panel.any_begin - key - at, 0) / kStep * kStep;
+    const int64_t begin = at + larger<int64_t>(panel.keys.begin() - key - at, 0) / kStep * kStep;
     const int rows = static_cast<int>(end - begin);
     const Sight seen = sight_of(index, key + begin, rows);
     if (seen == Sight::kNone) return {};
-    Part part = {index,       static_cast<int>(begin), rows,
-                 key + begin, seen == Sight::kSome,    {rows, {}}};
-    for (int n = 0; n < Math::kVectors; ++n) {
-      const auto within = [&](int64_t at) {
-        return static_cast<int>(larger<int64_t>(smaller<int64_t>(at - part.key, rows), 0));
-      };
-      const int first = within(panel.group[n].any_begin) / Math::kPair * Math::kPair;
-      const int last = within(panel.group[n].any_end);
-      if (first < last) part.seen.of[n] = {first, last};
-    }
-    return part;
+    return {.panel = index,
+            .first = static_cast<int>(begin),
+            .rows = rows,
+            .key = key + begin,
+            .cut = seen == Sight::kSome,
+            .seen = panel.keys.rows(key + begin, rows)};
   }
 
   // What the blocks leave a panel of the keys; with blocks, a unit lies in one head.
@@ -361,34 +315,6 @@ class Forward {
       program_.run(scores(part.slot + row), part.first + row, part.panel * kWidth,
                    smaller(kStrip, part.rows - row), part.cut);
     }
-  }
-
-  // -inf where the band forbids.
-  void hide(const Part& part) {
-    const Panel& queries = panel_[part.panel];
-    for (int n = 0; n < Math::kVectors; ++n) {
-      const auto begin = load_integers(queries.key_begin + n * Math::kLanes),
-                 end = load_integers(queries.key_end + n * Math::kLanes);
-      const auto hide_rows = [&](int64_t from, int64_t to) {
-        for (int64_t row = from; row < to; ++row) {
-          const auto key = V::broadcast(static_cast<int32_t>(part.key + row));
-          float* s = panel_of(scores(part.slot), n).from(row).data;
-          V::store(s, ((key >= begin) & (key < end)) != 0 ? V::load(s) : V::broadcast(-kInfinity));
-        }
-      };
-      const RowRange rows = part.seen.of[n];
-      const int64_t all = larger<int64_t>(queries.group[n].all_begin - part.key, rows.begin);
-      hide_rows(rows.begin, smaller<int64_t>(all, rows.end));
-      hide_rows(larger<int64_t>(all, queries.group[n].all_end - part.key), rows.end);
-    }
-  }
-
-  template <typename Integer>
-  static I load_integers(const Integer* p) {
-    return reinterpret_cast<I>(V::load(reinterpret_cast<const uint32_t*>(p)));
-  }
-  static void store_integers(int32_t* p, I x) {
-    V::store(reinterpret_cast<uint32_t*>(p), reinterpret_cast<typename V::U>(x));
   }
 
   void close(int index) {
