@@ -11,6 +11,7 @@
 
 #include "attention/cpu/dropout.h"
 #include "attention/cpu/tile_program.h"
+#include "attention/cpu/weighed_product.h"
 
 namespace nanoflex::cpu {
 namespace {
@@ -66,6 +67,13 @@ class Backward {
         program_(problem.program, {Vary::kKey, kKeys, kQueries}, scratch) {}
 
   void run() {
+    do {
+      take_keys();
+    } while (!close() && !std::exchange(again_, true));
+  }
+
+ private:
+  void take_keys() {
     open();
     const int64_t group = p_.H / p_.H_kv;
     for (int64_t h = unit_.h_kv * group; h < (unit_.h_kv + 1) * group; ++h) {
@@ -80,10 +88,8 @@ class Backward {
         }
       }
     }
-    close();
   }
 
- private:
   void open() {
     const Input* k = row_of<const Input>(p_.k, unit_.b, unit_.h_kv, key_);
     const Input* v = row_of<const Input>(p_.v, unit_.b, unit_.h_kv, key_);
@@ -95,6 +101,8 @@ class Backward {
     put_columns<Math, Input>([&](int64_t key) { return v + key * p_.v.row; }, keys_, p_.D,
                              columns(v_columns_, 0));
     k_rows_ = stacked_rows<Math>(k, p_.k.row, keys_, p_.D, D_, true, k_stacked_);
+    finite_ = finite_rows<Math::kLanes>(k, p_.k.row, keys_, p_.D);
+    spoilt_ = again_ || unit_.sums.sums || !finite_rows<Math::kLanes>(v, p_.v.row, keys_, p_.D);
     for (float* sums : {dk_, dv_}) __builtin_memset(sums, 0, sizeof(float) * width_ * depth_);
   }
 
@@ -135,13 +143,20 @@ class Backward {
         add_products(q_columns, pairs(ds_tile_), {begin, end}, sums(dk_, n));
       }
     }
-    if (last > 0) {
-      const int step = first / Math::kPair;
-      multiply<Math>(static_cast<int>(rounded_up(rows, Math::kUnit)), D_,
-                     static_cast<int>(steps_of<Math>(last - first)),
-                     {ds_rows_ + step, width_ / Math::kPair, 1}, k_rows_.from(step), dq(), false);
-    }
+    if (again_) return;
+    if (last > 0) multiply_keys(rows, first, last);
     add_to_dq(h, tile, row, rows, last > 0);
+  }
+
+  // dq = ds k over the unit's keys first .. last.
+  void multiply_keys(int rows, int first, int last) {
+    const int step = first / Math::kPair;
+    const auto by = [&](const auto& product) {
+      product(static_cast<int>(rounded_up(rows, Math::kUnit)), D_,
+              static_cast<int>(steps_of<Math>(last - first)),
+              {ds_rows_ + step, width_ / Math::kPair, 1}, k_rows_.from(step), dq(), false);
+    };
+    finite_ ? by(multiply<Math>) : by(multiply_weighed<Math, Weighs::kLeft>);
   }
 
   // sums [depth, panel] += left right over the rows of `range`; right: [queries, panel], or pairs.
@@ -150,8 +165,11 @@ class Backward {
     const int64_t first = range.begin / Math::kPair;
     const auto rows = right.from(first);
     const int steps = fill_up<Math>(rows, kWidth, range.end - range.begin);
-    multiply<Math>(depth_, kWidth, steps, {left.data + first * left.step, left.row, left.step},
-                   rows, sums, true);
+    const auto by = [&](const auto& product) {
+      product(depth_, kWidth, steps, {left.data + first * left.step, left.row, left.step}, rows,
+              sums, true);
+    };
+    again_ ? by(multiply_weighed<Math, Weighs::kRight>) : by(multiply<Math>);
   }
 
   // From the n-th key on: [steps, keys], [depth, keys].
@@ -210,17 +228,20 @@ class Backward {
         derivative_ = program_.run(tile_of(p_tile_).from(begin), begin, n, end - begin, cut);
         strip_ = begin;
       }
-      differentiate_rows(h, row, begin, end, n);
-      if (unit_.sums.sums) program_.add_gradients(base(), begin, n, end - begin, unit_.sums);
+      spoilt_ ? differentiate_rows<true>(h, row, begin, end, n)
+              : differentiate_rows<false>(h, row, begin, end, n);
+      if (!again_ && unit_.sums.sums)
+        program_.add_gradients(base(), begin, n, end - begin, unit_.sums);
     }
   }
 
+  template <bool kSpoilt>
   void differentiate_rows(int64_t h, int64_t row, int begin, int end, int n) {
     for (int i = begin; i < end; i += 2) {
       const Row first = row_at(h, row, i, n), second = row_at(h, row, i + (i + 1 < end), n);
       for (int lane = 0; lane < kWidth; lane += Math::kLanes) {
-        const Weights a = weights(first, lane);
-        const Weights b = i + 1 < end ? weights(second, lane) : Weights{};
+        const Weights a = weights<kSpoilt>(first, lane);
+        const Weights b = i + 1 < end ? weights<kSpoilt>(second, lane) : Weights{};
         if constexpr (Math::kPair == 1) {
           put_row(i, n, lane, a);
           if (i + 1 < end) put_row(i + 1, n, lane, b);
@@ -260,11 +281,15 @@ class Backward {
   struct Weights {
     F p{}, ds{};
   };
+  // kSpoilt: s and dp may be anything where a row does not see a key, and so may be what stands for
+  // the row.
+  template <bool kSpoilt>
   Weights weights(const Row& row, int lane) {
     const auto at = [&](float* all) {
       return V::load(panel_of(tile_of(all), lane / Math::kLanes).from(row.at).data);
     };
     F s = at(p_tile_);
+    const auto hidden = s == -kInfinity;
     if constexpr (kShort) {
       s = s * exponent_ - row.shifted;
     } else {
@@ -275,6 +300,7 @@ class Backward {
       const auto seen = (number >= row.begin) & (number < row.end);
       s = seen != 0 ? s : V::broadcast(-kInfinity);
     }
+    if constexpr (kSpoilt) s = hidden ? V::broadcast(-kInfinity) : s;
     F p = V::template exp2<kShort>(s), dp = at(ds_tile_), kept = p;
     if (p_.dropout) {
       const F keep = V::load(keep_ + row.at * width_ + row.n + lane);
@@ -282,6 +308,7 @@ class Backward {
       dp = dp * keep;
     }
     F ds = p * (dp - row.delta);
+    if constexpr (kSpoilt) ds = p == 0.0f ? F{} : ds;
     if (program_.has_score()) {
       const auto of_strip = [&](const auto& all) {
         return panel_of(all, lane / Math::kLanes).from(row.at - strip_).data;
@@ -353,15 +380,19 @@ class Backward {
     __atomic_store_n(turn, static_cast<uint32_t>(next), __ATOMIC_RELEASE);
   }
 
-  void close() {
+  // Whether all is finite.
+  bool close() {
     float scale[kKeys], one[kKeys];
     for (int key = 0; key < width_; ++key) scale[key] = p_.scale, one[key] = 1;
-    put_rows<Math::kLanes, Input>(sums(dk_, 0), p_.D, width_, scale, [&](int64_t key) {
-      return key < keys_ ? row_of<Input>(p_.dk, unit_.b, unit_.h_kv, key_ + key) : nullptr;
-    });
-    put_rows<Math::kLanes, Input>(sums(dv_, 0), p_.D, width_, one, [&](int64_t key) {
-      return key < keys_ ? row_of<Input>(p_.dv, unit_.b, unit_.h_kv, key_ + key) : nullptr;
-    });
+    const bool dk =
+        put_rows<Math::kLanes, Input>(sums(dk_, 0), p_.D, width_, scale, [&](int64_t key) {
+          return key < keys_ ? row_of<Input>(p_.dk, unit_.b, unit_.h_kv, key_ + key) : nullptr;
+        });
+    const bool dv =
+        put_rows<Math::kLanes, Input>(sums(dv_, 0), p_.D, width_, one, [&](int64_t key) {
+          return key < keys_ ? row_of<Input>(p_.dv, unit_.b, unit_.h_kv, key_ + key) : nullptr;
+        });
+    return dk && dv;
   }
 
   const Problem& p_;
@@ -390,6 +421,9 @@ class Backward {
   float* base_;                        // of a strip: gradient of the changed scores
   Columns<const float> derivative_{};  // of the strip's changed scores
   int strip_ = 0;                      // its first row
+  bool finite_ = true;                 // all of k
+  bool spoilt_ = false;                // what is hidden may not be finite
+  bool again_ = false;  // for dk and dv alone, by products that leave zero weights out
   Programmed program_;
 };
 

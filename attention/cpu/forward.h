@@ -9,6 +9,7 @@
 #include "attention/cpu/dropout.h"
 #include "attention/cpu/seen_keys.h"
 #include "attention/cpu/tile_program.h"
+#include "attention/cpu/weighed_product.h"
 
 namespace nanoflex::cpu {
 namespace {
@@ -67,6 +68,13 @@ class Forward {
 
   void run() {
     program_.start(unit_.b, place(0).h, p_.scale);
+    do {
+      attend();
+    } while (!finite_ && !std::exchange(weighed_, true));
+  }
+
+ private:
+  void attend() {
     int64_t begin = unit_.key_end, end = unit_.key_begin;
     for (int i = 0; i < panels_; ++i) {
       open(i);
@@ -83,7 +91,6 @@ class Forward {
     for (int i = 0; i < panels_; ++i) close(i);
   }
 
- private:
   // From `key` on, the first keys that lie in blocks next to each other which are not empty for all
   // queries of the unit.
   KeyRange next_run(int64_t key, int64_t end) const {
@@ -232,9 +239,12 @@ class Forward {
     by_columns<Math>(waiting.seen, [&](int n, int width, RowRange rows) {
       if (rows.empty()) return fresh ? clear(index, n, width) : void();
       const int step = (waiting.first - waiting.slot + rows.begin) / Math::kPair;
-      multiply<Math>(depth_, width, static_cast<int>(steps_of<Math>(rows.end - rows.begin)),
-                     {values.data + step * values.step, values.row, values.step},
-                     panel_of(weights(rows.begin), n), panel_of(output(index), n), !fresh);
+      const auto by = [&, n, width](const auto& product) {
+        product(depth_, width, static_cast<int>(steps_of<Math>(rows.end - rows.begin)),
+                {values.data + step * values.step, values.row, values.step},
+                panel_of(weights(rows.begin), n), panel_of(output(index), n), !fresh);
+      };
+      weighed_ ? by(multiply_weighed<Math, Weighs::kRight>) : by(multiply<Math>);
     });
     panel_[index].fresh = false;
     waiting = {};
@@ -342,8 +352,8 @@ class Forward {
     for (int lane = 0; lane < lanes; ++lane, next(h, t)) {
       rows[lane] = row_of<Input>(p_.o, unit_.b, h, t);
     }
-    put_rows<Math::kLanes, Input>(output(index), p_.D, kWidth, factor,
-                                  [&](int64_t lane) { return rows[lane]; });
+    finite_ &= put_rows<Math::kLanes, Input>(output(index), p_.D, kWidth, factor,
+                                             [&](int64_t lane) { return rows[lane]; });
   }
 
   void put_partial(int index, int lane) {
@@ -351,7 +361,10 @@ class Forward {
     const auto from = panel_of(output(index), lane / Math::kLanes);
     const int64_t column = index * kWidth + lane;
     float* row = unit_.partial + column * p_.D;
-    for (int64_t d = 0; d < p_.D; ++d) row[d] = from.from(d).data[lane % Math::kLanes];
+    for (int64_t d = 0; d < p_.D; ++d) {
+      row[d] = from.from(d).data[lane % Math::kLanes];
+      finite_ &= row[d] * 0.0f == 0.0f;
+    }
     unit_.partial[unit_.columns * p_.D + column] =
         weigher_.score(V::broadcast(softmax.shift[lane]))[0];
     unit_.partial[unit_.columns * (p_.D + 1) + column] = softmax.sum[lane];
@@ -369,6 +382,8 @@ class Forward {
   Element* key_scratch_;
   Element* value_scratch_;
   Panel* panel_;
+  bool finite_ = true;    // all outputs
+  bool weighed_ = false;  // by products that leave zero weights out
   TileProgram<Math, kWidth> program_;
 };
 

@@ -293,15 +293,38 @@ void put_columns(const Row& row, int64_t count, int64_t D, Columns<typename Math
   clear_rows<Math>(out, count, (D + Math::kPair - 1) / Math::kPair, steps_of<Math>(D));
 }
 
+/// Whether all numbers of some rows are finite.
+template <int kLanes, typename Input>
+bool finite_rows(const Input* data, int64_t stride, int64_t rows, int64_t D) {
+  using V = Vectors<kLanes>;
+  constexpr bool kShort = sizeof(Input) == 2;  // two in a word
+  constexpr uint32_t kExponent = kShort ? 0x7f807f80 : 0x7f800000;
+  constexpr uint32_t kOne = kShort ? 0x00800080 : 0x00800000;  // more than the highest exponent
+  constexpr int kStep = kLanes * (kShort ? 2 : 1);
+  typename V::U carries{};
+  bool finite = true;
+  for (int64_t row = 0; row < rows; ++row, data += stride) {
+    int64_t d = 0;
+    for (; d + kStep <= D; d += kStep) {
+      carries |= (V::load(reinterpret_cast<const uint32_t*>(data + d)) & kExponent) + kOne;
+    }
+    for (; d < D; ++d) finite &= to_float(data[d]) * 0.0f == 0.0f;
+  }
+  return finite && !V::any((carries & (kExponent + kOne)) != 0);
+}
+
 /// fp32 to the inputs' type.
 inline void put(float* out, float x) { *out = x; }
 inline void put(uint16_t* out, float x) { *out = narrow(x); }
 
 /// Column i of `columns` [D, width], times factor[i], to the row that row(i) points to; null: not.
+/// Whether all that was written is finite.
 template <int kLanes, typename Output, typename Row>
-void put_rows(Columns<const float> columns, int64_t D, int64_t width, const float* factor,
+bool put_rows(Columns<const float> columns, int64_t D, int64_t width, const float* factor,
               const Row& row) {
   using V = Vectors<kLanes>;
+  typename V::F zeros{};  // times what is not finite they are NaN
+  float zero = 0;
   for (int64_t column = 0; column < width; column += kLanes) {
     const auto from = panel_of(columns, column / kLanes);
     Output* rows[kLanes];
@@ -314,6 +337,7 @@ void put_rows(Columns<const float> columns, int64_t D, int64_t width, const floa
       for (int i = 0; i < kLanes; ++i) {
         if (!rows[i]) continue;
         const typename V::F scaled = tile[i] * factor[column + i];
+        zeros += scaled * 0.0f;
         if constexpr (sizeof(Output) == sizeof(float)) {
           V::store(rows[i] + d, scaled);
         } else {
@@ -323,10 +347,14 @@ void put_rows(Columns<const float> columns, int64_t D, int64_t width, const floa
     }
     for (; d < D; ++d) {
       for (int i = 0; i < kLanes; ++i) {
-        if (rows[i]) put(rows[i] + d, from.data[d * from.row + i] * factor[column + i]);
+        if (!rows[i]) continue;
+        const float scaled = from.data[d * from.row + i] * factor[column + i];
+        zero += scaled * 0.0f;
+        put(rows[i] + d, scaled);
       }
     }
   }
+  return zero == 0.0f && !V::any(zeros != 0.0f);
 }
 
 /// Columns of a panel that are multiplied apart where they need fewer rows than the rest.

@@ -1,12 +1,16 @@
 // Masks and scores inside the fused CPU kernels of every instruction set, against the same
 // expressions on whole tensors in fp64.
+#include <ATen/Parallel.h>
+#include <ATen/TensorIndexing.h>
 #include <ATen/TensorOperators.h>
 #include <gtest/gtest.h>
 #include <torch/csrc/autograd/autograd.h>
 
+#include <cmath>
 #include <limits>
 #include <random>
 
+#include "attention/flex/evaluate.h"
 #include "attention/flex/tile_code.h"
 #include "attention/registry.h"
 #include "tests/attention/flex_cases.h"
@@ -135,6 +139,96 @@ TEST_P(FlexCpu, WhatIsMaskedNeverLeaks) {
     }
     EXPECT_EQ(result.tensors.dk.narrow(2, 60, 10).abs().max().item<double>(), 0);
   }
+}
+
+// A value that is not finite in one row of an input, with the queries and keys that it may change.
+struct Poison {
+  const char* name;
+  at::Tensor Tensors::*input;
+  int64_t row;
+  bool is_key;
+};
+
+void expect_only_what_sees_it_changes(const cpu::KernelSet& kernels, const Tensors& clean,
+                                      const Flex& flex, at::ScalarType dtype, const Poison& poison,
+                                      bool need_logsumexp) {
+  const at::Tensor mask =
+      flex::evaluate(flex.mask, {.T = clean.q.size(2), .S = clean.k.size(2)})[0][0];
+  const at::Tensor rows =
+      poison.is_key ? mask.select(1, poison.row) : at::arange(clean.q.size(2)) == poison.row;
+  const at::Tensor keys = (poison.is_key ? mask.index({rows}).any(0) : mask[poison.row])
+                              .logical_or(poison.is_key ? at::arange(mask.size(1)) == poison.row
+                                                        : at::zeros({mask.size(1)}, at::kBool));
+  const FlexResult expected = by_kernels(kernels, clean, flex, dtype, need_logsumexp);
+  for (const double value : {kInfinity, -kInfinity, std::nan("")}) {
+    SCOPED_TRACE(value);
+    Tensors bad = clean;
+    bad.*poison.input = (clean.*poison.input).clone();
+    (bad.*poison.input).select(2, poison.row).select(2, 3).fill_(value);
+    const FlexResult result = by_kernels(kernels, bad, flex, dtype, need_logsumexp);
+    const auto same = [&](at::Tensor Tensors::*x, const at::Tensor& changed) {
+      const auto rest = [&](const FlexResult& of) {
+        return (of.tensors.*x).index_select(2, changed.logical_not().nonzero().flatten());
+      };
+      return rest(result).equal(rest(expected));
+    };
+    EXPECT_TRUE(same(&Tensors::output, rows));
+    EXPECT_TRUE(!need_logsumexp || same(&Tensors::logsumexp, rows));
+    EXPECT_TRUE(same(&Tensors::dq, rows));
+    EXPECT_TRUE(same(&Tensors::dk, keys));
+    EXPECT_TRUE(same(&Tensors::dv, keys));
+    for (size_t i = 0; i < result.captured.size(); ++i) {
+      const at::Tensor rest = keys.logical_not();
+      EXPECT_TRUE(
+          result.captured[i].masked_select(rest).equal(expected.captured[i].masked_select(rest)));
+    }
+    if (std::isnan(value) && poison.input != &Tensors::d_output) {
+      EXPECT_TRUE(result.tensors.output.index({at::indexing::Slice(), at::indexing::Slice(), rows})
+                      .isnan()
+                      .any(-1)
+                      .all()
+                      .item<bool>());
+    }
+  }
+}
+
+// Padding that holds anything, or a row that has gone wrong, is no harm to what does not see it.
+TEST_P(FlexCpu, WhatIsNotFiniteReachesOnlyTheRowsThatSeeIt) {
+  const int before = at::get_num_threads();
+  at::set_num_threads(4);  // so that few queries of many keys are cut
+  struct Shape {
+    Flex flex;
+    FlexSizes sizes;
+  };
+  const at::Tensor bias = at::randn({70}).requires_grad_();  // one a key
+  const Captured biases("bias", bias);
+  const Shape shapes[] = {
+      {{.mask = flex::causal() & flex::window(30)}, {1, 2, 1, 150, 220, 24}},
+      {{.mask = trace_mask([](auto, auto, auto q, auto kv) {
+          return (q >= kv) & ((q - kv) % 3 == 0) & (q / 64 == kv / 64);
+        })},
+       {1, 2, 1, 150, 150, 40}},
+      {{.mask = flex::causal(),
+        .score = trace_score([&](auto s, auto, auto, auto, auto kv) { return s + biases[kv]; }),
+        .tensors = {bias}},
+       {1, 1, 1, 70, 70, 32}},
+      {{.mask = flex::causal()}, {1, 1, 1, 2, 1100, 16}}};
+  for (const auto& [flex, sizes] : shapes) {
+    const Tensors inputs = flex_inputs(sizes, GetParam());
+    const int64_t row = sizes.T / 2, key = sizes.S - sizes.T + row;
+    for (const Poison& poison :
+         {Poison{"q", &Tensors::q, row, false}, Poison{"dO", &Tensors::d_output, row, false},
+          Poison{"k", &Tensors::k, key, true}, Poison{"v", &Tensors::v, key, true}}) {
+      for (const cpu::KernelSet& kernels : cpu::all_kernels()) {
+        SCOPED_TRACE(c10::str(kernels.name, ", T ", sizes.T, ", S ", sizes.S, ", ", poison.name));
+        for (const bool need_logsumexp : {false, true}) {
+          expect_only_what_sees_it_changes(kernels, inputs, flex, GetParam(), poison,
+                                           need_logsumexp);
+        }
+      }
+    }
+  }
+  at::set_num_threads(before);
 }
 
 TEST_P(FlexCpu, DropsTheSameWeightsAndGivesTheSameBitsTwice) {

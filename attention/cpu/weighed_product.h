@@ -1,0 +1,55 @@
+// Products that keep what a row does not see away from it. Its weight is 0, but 0 times infinity or
+// NaN is NaN, so the fast product spoils rows that only share a tile with such values. Where a
+// result is not finite, it is computed again by this one.
+#pragma once
+
+#include "attention/cpu/gemm.h"
+
+namespace nanoflex::cpu {
+namespace {
+
+/// Which factor of a product holds the weights.
+enum class Weighs : uint8_t { kLeft, kRight };
+
+// The same numbers, multiplied one vector at a time; a weight of zero adds nothing.
+template <typename Math, Weighs kWeights>
+struct WeighedMath {
+  using Element = typename Math::Element;
+  static constexpr int kLanes = Math::kLanes, kRows = 4, kVectors = 1;
+  static constexpr int kPair = Math::kPair, kUnit = 1;
+  using V = Vectors<kLanes>;
+  using F = typename V::F;
+
+  template <typename Number>
+  static F dot(F sum, Number a, Number b) {
+    if constexpr (kPair == 1) {
+      return add(sum, a, b);
+    } else {
+      const auto number = [](auto bits) { return reinterpret_cast<F>(bits); };
+      sum = add(sum, number(a << 16), number(b << 16));
+      return add(sum, number(a & 0xffff0000u), number(b & 0xffff0000u));
+    }
+  }
+
+ private:
+  static F add(F sum, F a, F b) {
+    return (kWeights == Weighs::kLeft ? a : b) != 0.0f ? sum + a * b : sum;
+  }
+};
+
+/// multiply(), but for the products with zero weights, which are left out.
+template <typename Math, Weighs kWeights>
+[[gnu::cold]] void multiply_weighed(int M, int N, int K, Operand<typename Math::Element> a,
+                                    Columns<const typename Math::Element> b, Columns<float> c,
+                                    bool accumulate) {
+  // Steps that lie side by side in `a`.
+  const int neighbours = Math::kUnit == 1 ? K : Math::kUnit;
+  const ptrdiff_t step = Math::kUnit == 1 ? a.step : 1;
+  for (int k = 0; k < K; k += neighbours) {
+    multiply<WeighedMath<Math, kWeights>>(M, N, neighbours, {a.data + k * a.step, a.row, step},
+                                          b.from(k), c, accumulate || k > 0);
+  }
+}
+
+}  // namespace
+}  // namespace nanoflex::cpu
