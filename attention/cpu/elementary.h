@@ -107,20 +107,34 @@ struct Elementary {
     return n + s * y * kTwoLog2E + __builtin_convertvector(x - x, D);
   }
 
-  /// Most arguments are small, those of a soft cap above all: where all lanes are, this takes a
-  /// third of the time. What becomes of a lane does not depend on the others.
-  static F tanh(F x) {
+  /// Most arguments are small, those of a soft cap above all: where all lanes of some vectors are,
+  /// this takes a third of the time. What becomes of a lane does not depend on the others.
+  template <int kCount>
+  static void tanh(F (&x)[kCount]) {
     constexpr float kSmall = 0.625f;
-    const F u = x * x;
-    F p = u * -5.704984068870544e-3f + 2.06390842795372e-2f;
-    p = p * u - 5.373971536755562e-2f;
-    p = p * u + 1.3331441581249237e-1f;
-    p = p * u - 3.333328068256378e-1f;
-    const F small = x * u * p + x;  // to 4.4e-9, before rounding
-    const I large = u > kSmall * kSmall;
-    if (!V::any(large)) [[likely]]
-      return small;
-    return large != 0 ? tanh_of_any(x) : small;
+    F small[kCount];
+    I large{};
+#pragma GCC unroll 4
+    for (int i = 0; i < kCount; ++i) {
+      const F u = x[i] * x[i];
+      F p = u * -5.704984068870544e-3f + 2.06390842795372e-2f;
+      p = p * u - 5.373971536755562e-2f;
+      p = p * u + 1.3331441581249237e-1f;
+      p = p * u - 3.333328068256378e-1f;
+      small[i] = x[i] * u * p + x[i];  // to 4.4e-9, before rounding
+      large |= u > kSmall * kSmall;
+    }
+    if (V::any(large)) [[unlikely]] {
+      for (int i = 0; i < kCount; ++i) {
+        small[i] = x[i] * x[i] > kSmall * kSmall ? tanh_of_any(x[i]) : small[i];
+      }
+    }
+    for (int i = 0; i < kCount; ++i) x[i] = small[i];
+  }
+  static F tanh(F x) {
+    F only[1] = {x};
+    tanh(only);
+    return only[0];
   }
 
   /// x P(x^2) / Q(x^2), to 1.3e-9 up to 9, where fp32 rounds to 1.

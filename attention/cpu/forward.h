@@ -68,6 +68,7 @@ class Forward {
 
   void run() {
     program_.start(unit_.b, place(0).h, p_.scale);
+    opens_steady_ = !program_.has_score();
     do {
       attend();
     } while (!finite_ && !std::exchange(weighed_, true));
@@ -125,7 +126,7 @@ class Forward {
     }
     constexpr int64_t kFew = 64;  // keys, too few for errors to average out
     panel.exact = p_.exact || panel.keys.end() - panel.keys.begin() <= kFew;
-    panel.steady = !panel.exact && !program_.has_score();
+    panel.steady = !panel.exact;
     put_columns<Math, Input>([&](int64_t lane) { return rows[lane]; }, kWidth, p_.D,
                              queries(index));
     program_.put_lanes(index * kWidth, kWidth, [&](int64_t lane) {
@@ -219,17 +220,17 @@ class Forward {
     const auto scores = this->scores(part.slot);
     const auto weights = this->weights(part.slot);
     if constexpr (Math::kPair == 2) {
-      if (panel.steady) {
+      if (panel.steady && (opens_steady_ || !panel.fresh)) {
         if (weigher_.take_as_it_is(panel.softmax, scores, part.seen, weights)) return;
         score(part, keys);
       }
     }
     multiply_values(part.panel, values, waiting);
-    bool moved = false;
-    weigher_.take(panel.softmax, panel.exact, scores, part.seen, weights,
-                  [&](int n, F by) { moved = true, rescale(part.panel, n, by); });
-    // A program may make scores that grow with every key.
+    const bool moved = weigher_.take(panel.softmax, panel.exact, scores, part.seen, weights,
+                                     [&](int n, F by) { rescale(part.panel, n, by); });
+    // A program may make scores that grow with every key, or are far from 0 in every panel.
     panel.steady = !panel.exact && !(moved && program_.has_score());
+    if (panel.fresh && !panel.exact && program_.has_score()) opens_steady_ = !moved;
   }
 
   void multiply_values(int index, Operand<Element> values, Waiting& waiting) {
@@ -382,8 +383,9 @@ class Forward {
   Element* key_scratch_;
   Element* value_scratch_;
   Panel* panel_;
-  bool finite_ = true;    // all outputs
-  bool weighed_ = false;  // by products that leave zero weights out
+  bool opens_steady_ = true;  // the shift may well stay at 0 when a panel's first scores come
+  bool finite_ = true;        // all outputs
+  bool weighed_ = false;      // by products that leave zero weights out
   TileProgram<Math, kWidth> program_;
 };
 

@@ -115,8 +115,26 @@ class Interpreter {
 
   // The factors vary with nothing.
   void tanh(const Instruction& at) const {
+    constexpr int kAtOnce = 4;  // rows
+    const auto factor = [&](int i) { return V::broadcast(*place(at.operands[i]).data); };
+    const F in = factor(1), out = factor(2);
     with_kind(at.operands[0], [&](auto a) {
-      sweep<a, kRows, kRows>(at, [](F x, F in, F out) { return E::tanh(x * in) * out; });
+      const Columns<float> from = place(at.operands[0]), to = place(at.out);
+      for (int n = 0; n < width / kLanes; ++n) {
+        const float* x = panel_of(from, n).data;
+        float* result = panel_of(to, n).data;
+        int row = 0;
+        for (; row + kAtOnce <= rows; row += kAtOnce) {
+          F y[kAtOnce];
+#pragma GCC unroll 4
+          for (int i = 0; i < kAtOnce; ++i) y[i] = load<a>(x, row + i) * in;
+          E::tanh(y);
+#pragma GCC unroll 4
+          for (int i = 0; i < kAtOnce; ++i) V::store(result + (row + i) * kRow, y[i] * out);
+        }
+        for (; row < rows; ++row)
+          V::store(result + row * kRow, E::tanh(load<a>(x, row) * in) * out);
+      }
     });
   }
 

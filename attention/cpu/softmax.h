@@ -66,10 +66,11 @@ class ExactWeights {
   F score(F shift) const { return shift; }
 
   /// s, weights: [rows, kWidth], may be the same. Where the shift grows, rescale(lane, by) is told
-  /// what outputs and sums so far are to be multiplied with.
+  /// what outputs and sums so far are to be multiplied with. Whether some shift grew.
   template <typename Rescale>
-  void take(Softmax& softmax, bool, Columns<const float> s, const SeenRows& seen,
+  bool take(Softmax& softmax, bool, Columns<const float> s, const SeenRows& seen,
             Columns<float> weights, const Rescale& rescale) const {
+    bool grew = false;
     for (int n = 0; n < kWidth; n += Math::kLanes) {
       const auto [begin, end] = seen.of[n / Math::kLanes];
       const int rows = end - begin;
@@ -89,9 +90,12 @@ class ExactWeights {
       if (row < rows) sum += weigh(from.from(row).data, to.from(row).data, shift);
       V::store(softmax.shift + n, now);
       V::store(softmax.sum + n, V::load(softmax.sum + n) * by + (sum + other));
-      if (V::any(by != 1.0f)) rescale(n, by);
+      if (!V::any(by != 1.0f)) continue;
+      rescale(n, by);
+      grew = true;
     }
     clear_unseen<Math>(weights, seen);
+    return grew;
   }
 
  private:
@@ -123,10 +127,12 @@ class RoundedWeights {
   F score(F shift) const { return shift / exponent_; }
 
   /// s: [rows, kWidth]; weights: pairs of rows [rows / 2, kWidth], may be s; what is seen begins
-  /// with a pair. `exact`: the weights are summed before they are rounded.
+  /// with a pair. `exact`: the weights are summed before they are rounded. Whether some shift left
+  /// its place, which is 0 at first.
   template <typename Rescale>
-  void take(Softmax& softmax, bool exact, Columns<const float> s, const SeenRows& seen,
+  bool take(Softmax& softmax, bool exact, Columns<const float> s, const SeenRows& seen,
             Columns<uint32_t> weights, const Rescale& rescale) const {
+    I left{};
     for (int n = 0; n < kWidth; n += 16) {
       const auto [from, to, rows] = group(s, seen, weights, n / 16);
       if (rows == 0) continue;
@@ -135,6 +141,7 @@ class RoundedWeights {
       const F place = highest * Powers::kSteps + zero(earlier);
       const U places = Powers::places(place, place) >> 16;
       const I moves = exact ? (highest - earlier > kMost) : fits(earlier, places) == 0;
+      left |= moves;
       const F now = moves ? highest : exact ? earlier : known(earlier);
       const F shift = known(now), by = V::template exp2<true>(earlier - shift);
       const F sum = exact ? weigh_exactly(from, rows, shift, to) : weigh(from, rows, shift, to).sum;
@@ -143,6 +150,7 @@ class RoundedWeights {
       if (V::any(by != 1.0f)) rescale(n, by);
     }
     clear_unseen<Math>(weights, seen);
+    return V::any(left);
   }
 
   /// The same without a look for the highest score first. False where the shift must move: then

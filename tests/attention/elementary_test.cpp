@@ -34,6 +34,9 @@ TEST(Elementary, TanhOfALaneDoesNotDependOnTheOthers) {
     const E::F beside = E::tanh(E::F{at, 5, -3, 0.7f, at, 1, 2, 3});
     EXPECT_EQ(alone[0], beside[0]);
     EXPECT_EQ(alone[0], beside[4]);
+    E::F both[] = {E::V::broadcast(at), E::V::broadcast(2.0f)};
+    E::tanh(both);
+    EXPECT_EQ(alone[0], both[0][0]);
   }
   const E::F odd = E::tanh(E::F{__builtin_nanf(""), INFINITY, -INFINITY});
   EXPECT_TRUE(std::isnan(odd[0]));
