@@ -384,14 +384,13 @@ class Backward {
   bool close() {
     float scale[kKeys], one[kKeys];
     for (int key = 0; key < width_; ++key) scale[key] = p_.scale, one[key] = 1;
-    const bool dk =
-        put_rows<Math::kLanes, Input>(sums(dk_, 0), p_.D, width_, scale, [&](int64_t key) {
-          return key < keys_ ? row_of<Input>(p_.dk, unit_.b, unit_.h_kv, key_ + key) : nullptr;
-        });
-    const bool dv =
-        put_rows<Math::kLanes, Input>(sums(dv_, 0), p_.D, width_, one, [&](int64_t key) {
-          return key < keys_ ? row_of<Input>(p_.dv, unit_.b, unit_.h_kv, key_ + key) : nullptr;
-        });
+    const auto put = [&](float* from, const Rows& to, const float* factor) {
+      Input* rows = row_of<Input>(to, unit_.b, unit_.h_kv, key_);
+      return put_rows<Math::kLanes, Input>(sums(from, 0), p_.D, width_, factor, [&](int64_t key) {
+        return key < keys_ ? rows + key * to.row : nullptr;
+      });
+    };
+    const bool dk = put(dk_, p_.dk, scale), dv = put(dv_, p_.dv, one);
     return dk && dv;
   }
 

@@ -112,13 +112,12 @@ class Forward {
     Panel& panel = panel_[index];
     panel.fresh = true;
     const Input* rows[kWidth];
-    auto [h, t] = place(index * kWidth);
-    for (int lane = 0; lane < kWidth; ++lane) {
-      panel.row[lane] = static_cast<uint32_t>(t);
-      panel.head[lane] = static_cast<uint32_t>(unit_.b * p_.H + h);
-      rows[lane] = row_of<const Input>(p_.q, unit_.b, h, t);
-      if (index * kWidth + lane + 1 < unit_.columns) next(h, t);
-    }
+    each_row<const Input>(p_.q, index, kWidth,
+                          [&](int lane, int64_t h, int64_t t, const Input* row) {
+                            panel.row[lane] = static_cast<uint32_t>(t);
+                            panel.head[lane] = static_cast<uint32_t>(unit_.b * p_.H + h);
+                            rows[lane] = row;
+                          });
     panel.keys.look(p_, unit_, panel.row);
     for (int n = 0; n < kWidth; n += Math::kLanes) {
       V::store(panel.softmax.shift + n, V::broadcast(-kInfinity));
@@ -147,8 +146,19 @@ class Forward {
     return {unit_.h_kv * (p_.H / p_.H_kv) + flat / p_.T, flat % p_.T};
   }
 
-  void next(int64_t& h, int64_t& t) const {
-    if (++t == p_.T) t = 0, ++h;
+  // visit(lane, h, t, the row of `all`) for `lanes` queries of a panel; beyond the unit's last one
+  // comes that one again.
+  template <typename Element, typename Visit>
+  void each_row(const Rows& all, int index, int lanes, const Visit& visit) const {
+    auto [h, t] = place(index * kWidth);
+    Element* row = row_of<Element>(all, unit_.b, h, t);
+    const int last = static_cast<int>(unit_.columns) - index * kWidth - 1;
+    for (int lane = 0; lane < lanes; ++lane) {
+      visit(lane, h, t, row);
+      if (lane >= last) continue;
+      row += all.row;
+      if (++t == p_.T) t = 0, row = row_of<Element>(all, unit_.b, ++h, t);
+    }
   }
 
   void take_keys(int64_t key, int64_t count) {
@@ -349,10 +359,8 @@ class Forward {
           lanes - n, weigher_.score(V::load(panel.softmax.shift + n)), sum);
     }
     Input* rows[kWidth] = {};
-    auto [h, t] = place(first);
-    for (int lane = 0; lane < lanes; ++lane, next(h, t)) {
-      rows[lane] = row_of<Input>(p_.o, unit_.b, h, t);
-    }
+    each_row<Input>(p_.o, index, lanes,
+                    [&](int lane, int64_t, int64_t, Input* row) { rows[lane] = row; });
     finite_ &= put_rows<Math::kLanes, Input>(output(index), p_.D, kWidth, factor,
                                              [&](int64_t lane) { return rows[lane]; });
   }

@@ -87,17 +87,13 @@ class SeenKeys {
     V::store(reinterpret_cast<uint32_t*>(key_end_ + n * Math::kLanes),
              reinterpret_cast<typename V::U>(end));
     const I sees = begin < end;
+    const auto lowest = [](I x) { return int64_t{V::lowest(x)}; };
     group_[n] = {.begin = lowest(sees != 0 ? begin : word(unit.key_end)),
                  .end = -lowest(sees != 0 ? -end : -word(unit.key_begin)),
                  .all_begin = -lowest(-begin),
                  .all_end = lowest(end)};
   }
 
-  static int64_t lowest(I x) {
-    int32_t result = x[0];
-    for (int lane = 1; lane < Math::kLanes; ++lane) result = smaller(result, x[lane]);
-    return result;
-  }
   static I word(int64_t x) { return V::broadcast(static_cast<int32_t>(x)); }
   template <typename Integer>
   static I load(const Integer* p) {

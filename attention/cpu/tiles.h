@@ -318,43 +318,46 @@ inline void put(float* out, float x) { *out = x; }
 inline void put(uint16_t* out, float x) { *out = narrow(x); }
 
 /// Column i of `columns` [D, width], times factor[i], to the row that row(i) points to; null: not.
-/// Whether all that was written is finite.
+/// Whether all of it is finite.
 template <int kLanes, typename Output, typename Row>
 bool put_rows(Columns<const float> columns, int64_t D, int64_t width, const float* factor,
               const Row& row) {
   using V = Vectors<kLanes>;
-  typename V::F zeros{};  // times what is not finite they are NaN
-  float zero = 0;
+  using F = typename V::F;
+  constexpr int kPair = sizeof(float) / sizeof(Output);  // numbers in a word
+  F zeros{};                                             // times what is not finite they are NaN
   for (int64_t column = 0; column < width; column += kLanes) {
     const auto from = panel_of(columns, column / kLanes);
+    const F by = V::load(factor + column);
+    const auto scaled = [&](int64_t d) {
+      const F x = V::load(from.from(d).data) * by;
+      zeros += x * 0.0f;
+      return x;
+    };
     Output* rows[kLanes];
     for (int i = 0; i < kLanes; ++i) rows[i] = row(column + i);
     int64_t d = 0;
-    for (; d + kLanes <= D; d += kLanes) {
-      typename V::F tile[kLanes];
-      for (int i = 0; i < kLanes; ++i) tile[i] = V::load(from.data + (d + i) * from.row);
-      V::transpose(tile);
+    for (; d + kPair * kLanes <= D; d += kPair * kLanes) {
+      F words[kLanes];
       for (int i = 0; i < kLanes; ++i) {
-        if (!rows[i]) continue;
-        const typename V::F scaled = tile[i] * factor[column + i];
-        zeros += scaled * 0.0f;
-        if constexpr (sizeof(Output) == sizeof(float)) {
-          V::store(rows[i] + d, scaled);
-        } else {
-          V::store(rows[i] + d, V::narrow(scaled));
+        words[i] = scaled(d + kPair * i);
+        if constexpr (kPair == 2) {
+          words[i] = reinterpret_cast<F>(V::pair(words[i], scaled(d + kPair * i + 1)));
         }
+      }
+      V::transpose(words);
+      for (int i = 0; i < kLanes; ++i) {
+        if (rows[i]) V::store(reinterpret_cast<float*>(rows[i] + d), words[i]);
       }
     }
     for (; d < D; ++d) {
+      const F x = scaled(d);
       for (int i = 0; i < kLanes; ++i) {
-        if (!rows[i]) continue;
-        const float scaled = from.data[d * from.row + i] * factor[column + i];
-        zero += scaled * 0.0f;
-        put(rows[i] + d, scaled);
+        if (rows[i]) put(rows[i] + d, x[i]);
       }
     }
   }
-  return zero == 0.0f && !V::any(zeros != 0.0f);
+  return !V::any(zeros != 0.0f);
 }
 
 /// Columns of a panel that are multiplied apart where they need fewer rows than the rest.

@@ -75,6 +75,16 @@ struct Vectors {
     return found != 0;
   }
 
+  template <int kHalf = kLanes / 2>
+  static int32_t lowest(I x) {
+    if constexpr (kHalf == 0) {
+      return x[0];
+    } else {
+      const I other = rotated<kHalf>(x, std::make_integer_sequence<int, kLanes>());
+      return lowest<kHalf / 2>(x < other ? x : other);
+    }
+  }
+
   /// 2^x by a polynomial on [0, 1) and the exponent's bits; 0 below 2^-126, so that 2^-inf is
   /// exactly 0, and 2^0 is exactly 1. NaN stays NaN. Relative error 2e-9 before rounding to fp32,
   /// or 3e-6 where `kShort`, for what is rounded to bf16 afterwards. REQUIRES: x < 128.
@@ -169,6 +179,11 @@ struct Vectors {
       }
       transpose<2 * kHalf>(rows);
     }
+  }
+
+  template <int kBy, int... kLane>
+  static I rotated(I x, std::integer_sequence<int, kLane...>) {
+    return __builtin_shufflevector(x, x, ((kLane + kBy) % kLanes)...);
   }
 
   // Lanes of a (where kHalf's bit is clear) and of b, from the half that begins at kFrom.
