@@ -103,7 +103,7 @@ class Backward {
     k_rows_ = stacked_rows<Math>(k, p_.k.row, keys_, p_.D, D_, true, k_stacked_);
     finite_ = finite_rows<Math::kLanes>(k, p_.k.row, keys_, p_.D);
     spoilt_ = again_ || unit_.sums.sums || !finite_rows<Math::kLanes>(v, p_.v.row, keys_, p_.D);
-    for (float* sums : {dk_, dv_}) __builtin_memset(sums, 0, sizeof(float) * width_ * depth_);
+    for (bool& fresh : fresh_) fresh = true;
   }
 
   void take_queries(int64_t h, int64_t tile, int64_t row, int rows) {
@@ -136,12 +136,13 @@ class Backward {
       multiply<Math>(count, kWidth, steps_, part(do_left), columns(v_columns_, n),
                      tile_of(ds_tile_).from(begin), false);
       differentiate(h, row, {begin, end}, n, seen == Sight::kSome);
-      add_products(do_columns, pairs(p_tile_), {begin, end}, sums(dv_, n));
+      add_products(do_columns, pairs(p_tile_), {begin, end}, dv_, n);
       if constexpr (Math::kPair == 1) {
-        add_products(q_columns, {ds_rows_ + n, width_, Math::kLanes}, {begin, end}, sums(dk_, n));
+        add_products(q_columns, {ds_rows_ + n, width_, Math::kLanes}, {begin, end}, dk_, n);
       } else {
-        add_products(q_columns, pairs(ds_tile_), {begin, end}, sums(dk_, n));
+        add_products(q_columns, pairs(ds_tile_), {begin, end}, dk_, n);
       }
+      fresh_[n / kWidth] = false;
     }
     if (again_) return;
     if (last > 0) multiply_keys(rows, first, last);
@@ -159,15 +160,16 @@ class Backward {
     finite_ ? by(multiply<Math>) : by(multiply_weighed<Math, Weighs::kLeft>);
   }
 
-  // sums [depth, panel] += left right over the rows of `range`; right: [queries, panel], or pairs.
+  // The panel's sums [depth, panel] += left right over the rows of `range`; right: [queries,
+  // panel], or pairs.
   void add_products(const Operand<Element>& left, Columns<Element> right, RowRange range,
-                    Columns<float> sums) {
+                    float* all, int n) {
     const int64_t first = range.begin / Math::kPair;
     const auto rows = right.from(first);
     const int steps = fill_up<Math>(rows, kWidth, range.end - range.begin);
     const auto by = [&](const auto& product) {
       product(depth_, kWidth, steps, {left.data + first * left.step, left.row, left.step}, rows,
-              sums, true);
+              sums(all, n), !fresh_[n / kWidth]);
     };
     again_ ? by(multiply_weighed<Math, Weighs::kRight>) : by(multiply<Math>);
   }
@@ -237,11 +239,12 @@ class Backward {
 
   template <bool kSpoilt>
   void differentiate_rows(int64_t h, int64_t row, int begin, int end, int n) {
+    const Changes changes = {.scored = program_.has_score(), .dropped = p_.dropout};
     for (int i = begin; i < end; i += 2) {
       const Row first = row_at(h, row, i, n), second = row_at(h, row, i + (i + 1 < end), n);
       for (int lane = 0; lane < kWidth; lane += Math::kLanes) {
-        const Weights a = weights<kSpoilt>(first, lane);
-        const Weights b = i + 1 < end ? weights<kSpoilt>(second, lane) : Weights{};
+        const Weights a = weights<kSpoilt>(first, lane, changes);
+        const Weights b = i + 1 < end ? weights<kSpoilt>(second, lane, changes) : Weights{};
         if constexpr (Math::kPair == 1) {
           put_row(i, n, lane, a);
           if (i + 1 < end) put_row(i + 1, n, lane, b);
@@ -281,10 +284,14 @@ class Backward {
   struct Weights {
     F p{}, ds{};
   };
+  // What changes them beside the softmax.
+  struct Changes {
+    bool scored, dropped;
+  };
   // kSpoilt: s and dp may be anything where a row does not see a key, and so may be what stands for
   // the row.
   template <bool kSpoilt>
-  Weights weights(const Row& row, int lane) {
+  Weights weights(const Row& row, int lane, Changes changes) {
     const auto at = [&](float* all) {
       return V::load(panel_of(tile_of(all), lane / Math::kLanes).from(row.at).data);
     };
@@ -302,14 +309,14 @@ class Backward {
     }
     if constexpr (kSpoilt) s = hidden ? V::broadcast(-kInfinity) : s;
     F p = V::template exp2<kShort>(s), dp = at(ds_tile_), kept = p;
-    if (p_.dropout) {
+    if (changes.dropped) {
       const F keep = V::load(keep_ + row.at * width_ + row.n + lane);
       kept = p * keep;
       dp = dp * keep;
     }
     F ds = p * (dp - row.delta);
     if constexpr (kSpoilt) ds = p == 0.0f ? F{} : ds;
-    if (program_.has_score()) {
+    if (changes.scored) {
       const auto of_strip = [&](const auto& all) {
         return panel_of(all, lane / Math::kLanes).from(row.at - strip_).data;
       };
@@ -382,6 +389,10 @@ class Backward {
 
   // Whether all is finite.
   bool close() {
+    for (int n = 0; n < width_; n += kWidth) {
+      if (!fresh_[n / kWidth]) continue;
+      for (float* all : {dk_, dv_}) clear_rows<Math>(sums(all, n), kWidth, 0, depth_);
+    }
     float scale[kKeys], one[kKeys];
     for (int key = 0; key < width_; ++key) scale[key] = p_.scale, one[key] = 1;
     const auto put = [&](float* from, const Rows& to, const float* factor) {
@@ -420,6 +431,7 @@ class Backward {
   float* base_;                        // of a strip: gradient of the changed scores
   Columns<const float> derivative_{};  // of the strip's changed scores
   int strip_ = 0;                      // its first row
+  bool fresh_[kKeys / kWidth];         // panels that no query has seen: their sums hold nothing yet
   bool finite_ = true;                 // all of k
   bool spoilt_ = false;                // what is hidden may not be finite
   bool again_ = false;  // for dk and dv alone, by products that leave zero weights out

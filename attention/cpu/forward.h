@@ -293,10 +293,7 @@ class Forward {
 
   // No output yet, for `width` columns from a group on.
   void clear(int index, int group, int width) {
-    for (int n = group; n < group + width / Math::kLanes; ++n) {
-      const auto columns = panel_of(output(index), n);
-      for (int d = 0; d < depth_; ++d) V::store(columns.from(d).data, F{});
-    }
+    clear_rows<Math>(panel_of(output(index), group), width, 0, depth_);
   }
 
   void rescale(int index, int n, F by) {

@@ -227,8 +227,8 @@ Operand<typename Math::Element> left_columns(const Input* data, int64_t stride, 
 }
 
 /// Zeros in the rows begin .. end of the panels that `width` columns lie in.
-template <typename Math>
-void clear_rows(Columns<typename Math::Element> x, int64_t width, int64_t begin, int64_t end) {
+template <typename Math, typename T>
+void clear_rows(Columns<T> x, int64_t width, int64_t begin, int64_t end) {
   for (int64_t column = 0; column < width; column += Math::kLanes) {
     for (int64_t row = begin; row < end; ++row) {
       auto* at = x.data + row * x.row + column / Math::kLanes * x.panel;
