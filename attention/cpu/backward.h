@@ -100,10 +100,15 @@ class Backward {
                              columns(k_columns_, 0));
     put_columns<Math, Input>([&](int64_t key) { return v + key * p_.v.row; }, keys_, p_.D,
                              columns(v_columns_, 0));
-    k_rows_ = stacked_rows<Math>(k, p_.k.row, keys_, p_.D, D_, true, k_stacked_);
+    lay_key_rows();
     finite_ = finite_rows<Math::kLanes>(k, p_.k.row, keys_, p_.D);
     spoilt_ = again_ || unit_.sums.sums || !finite_rows<Math::kLanes>(v, p_.v.row, keys_, p_.D);
     for (bool& fresh : fresh_) fresh = true;
+  }
+
+  void lay_key_rows() {
+    k_rows_ = stacked_rows<Math>(row_of<const Input>(p_.k, unit_.b, unit_.h_kv, key_), p_.k.row,
+                                 keys_, p_.D, D_, true, k_stacked_);
   }
 
   void take_queries(int64_t h, int64_t tile, int64_t row, int rows) {
@@ -111,8 +116,11 @@ class Backward {
     const Input* d_o = row_of<const Input>(p_.d_o, unit_.b, h, row);
     const auto q_left = left_rows<Math>(q, p_.q.row, rows, p_.D, q_scratch_);
     const auto do_left = left_rows<Math>(d_o, p_.d_o.row, rows, p_.D, do_scratch_);
-    const auto q_columns = left_columns<Math>(q, p_.q.row, rows, p_.D, q_stacked_);
-    const auto do_columns = left_columns<Math>(d_o, p_.d_o.row, rows, p_.D, do_stacked_);
+    const auto lay_q = [&] { return left_columns<Math>(q, p_.q.row, rows, p_.D, q_stacked_); };
+    const auto lay_do = [&] {
+      return left_columns<Math>(d_o, p_.d_o.row, rows, p_.D, do_stacked_);
+    };
+    const auto q_columns = lay_q(), do_columns = lay_do();
     if (p_.dropout) draw(h, row, rows);
     program_.put_rows(rows, [&](int64_t i) { return row + i + p_.S - p_.T; });
     int first = 0, last = 0;  // keys of the unit that some query of the block sees
@@ -136,11 +144,12 @@ class Backward {
       multiply<Math>(count, kWidth, steps_, part(do_left), columns(v_columns_, n),
                      tile_of(ds_tile_).from(begin), false);
       differentiate(h, row, {begin, end}, n, seen == Sight::kSome);
-      add_products(do_columns, pairs(p_tile_), {begin, end}, dv_, n);
+      add_products(do_columns, pairs(p_tile_), {begin, end}, dv_, n, do_stacked_, lay_do);
       if constexpr (Math::kPair == 1) {
-        add_products(q_columns, {ds_rows_ + n, width_, Math::kLanes}, {begin, end}, dk_, n);
+        add_products(q_columns, {ds_rows_ + n, width_, Math::kLanes}, {begin, end}, dk_, n,
+                     q_stacked_, lay_q);
       } else {
-        add_products(q_columns, pairs(ds_tile_), {begin, end}, dk_, n);
+        add_products(q_columns, pairs(ds_tile_), {begin, end}, dk_, n, q_stacked_, lay_q);
       }
       fresh_[n / kWidth] = false;
     }
@@ -152,26 +161,33 @@ class Backward {
   // dq = ds k over the unit's keys first .. last.
   void multiply_keys(int rows, int first, int last) {
     const int step = first / Math::kPair;
-    const auto by = [&](const auto& product) {
-      product(static_cast<int>(rounded_up(rows, Math::kUnit)), D_,
-              static_cast<int>(steps_of<Math>(last - first)),
-              {ds_rows_ + step, width_ / Math::kPair, 1}, k_rows_.from(step), dq(), false);
-    };
-    finite_ ? by(multiply<Math>) : by(multiply_weighed<Math, Weighs::kLeft>);
+    const int M = static_cast<int>(rounded_up(rows, Math::kUnit));
+    const int steps = static_cast<int>(steps_of<Math>(last - first));
+    const Operand<Element> left = {ds_rows_ + step, width_ / Math::kPair, 1};
+    if (finite_) {
+      multiply<Math>(M, D_, steps, left, k_rows_.from(step), dq(), false);
+    } else {
+      multiply_weighed<Math, Weighs::kLeft>(M, D_, steps, left, k_rows_.from(step), dq(), false,
+                                            k_stacked_, kKeys * D_, [&] { lay_key_rows(); });
+    }
   }
 
   // The panel's sums [depth, panel] += left right over the rows of `range`; right: [queries,
-  // panel], or pairs.
+  // panel], or pairs. lay(): lays `left` out, in `laid` where it is of pairs.
+  template <typename Lay>
   void add_products(const Operand<Element>& left, Columns<Element> right, RowRange range,
-                    float* all, int n) {
+                    float* all, int n, Element* laid, const Lay& lay) {
     const int64_t first = range.begin / Math::kPair;
     const auto rows = right.from(first);
     const int steps = fill_up<Math>(rows, kWidth, range.end - range.begin);
-    const auto by = [&](const auto& product) {
-      product(depth_, kWidth, steps, {left.data + first * left.step, left.row, left.step}, rows,
-              sums(all, n), !fresh_[n / kWidth]);
-    };
-    again_ ? by(multiply_weighed<Math, Weighs::kRight>) : by(multiply<Math>);
+    const Operand<Element> part = {left.data + first * left.step, left.row, left.step};
+    const bool accumulate = !fresh_[n / kWidth];
+    if (again_) {
+      multiply_weighed<Math, Weighs::kRight>(depth_, kWidth, steps, part, rows, sums(all, n),
+                                             accumulate, laid, kQueries * D_, lay);
+    } else {
+      multiply<Math>(depth_, kWidth, steps, part, rows, sums(all, n), accumulate);
+    }
   }
 
   // From the n-th key on: [steps, keys], [depth, keys].

@@ -62,7 +62,7 @@ class Forward {
         output_(scratch.take<float>(kForwardPanels * kWidth * depth_)),
         scores_(scratch.take<float>(kKeys * kWidth)),
         key_scratch_(scratch.take<Element>(kLaidKeys * steps_)),
-        value_scratch_(scratch.take<Element>(kLaidKeys * rounded_up(depth_, Math::kLanes))),
+        value_scratch_(scratch.take<Element>(laid_values())),
         panel_(scratch.take<Panel>(kForwardPanels)),
         program_(problem.program, {Vary::kQuery, kColumns, kLaidKeys}, scratch) {}
 
@@ -133,6 +133,8 @@ class Forward {
     });
   }
 
+  int64_t laid_values() const { return kLaidKeys * rounded_up(depth_, Math::kLanes); }
+
   static int64_t part_keys(int64_t block_size) {
     constexpr int64_t kFewest = 64, kMost = 256;
     return smaller(rounded_up(larger(block_size, kFewest), kStep), kMost);
@@ -164,10 +166,15 @@ class Forward {
   void take_keys(int64_t key, int64_t count) {
     const auto keys = left_rows<Math>(row_of<const Input>(p_.k, unit_.b, unit_.h_kv, key), p_.k.row,
                                       count, p_.D, key_scratch_);
-    const auto values = left_columns<Math>(row_of<const Input>(p_.v, unit_.b, unit_.h_kv, key),
-                                           p_.v.row, count, p_.D, value_scratch_);
+    const auto values = lay_values(key, count);
     program_.put_rows(count, [&](int64_t row) { return key + row; });
     for (int i = 0; i < panels_; ++i) attend(i, key, count, keys, values);
+  }
+
+  Operand<Element> lay_values(int64_t key, int64_t count) {
+    laid_ = {key, key + count};
+    return left_columns<Math>(row_of<const Input>(p_.v, unit_.b, unit_.h_kv, key), p_.v.row, count,
+                              p_.D, value_scratch_);
   }
 
   // Keys first .. first + rows of those that are laid out, which some query of a panel sees.
@@ -250,12 +257,17 @@ class Forward {
     by_columns<Math>(waiting.seen, [&](int n, int width, RowRange rows) {
       if (rows.empty()) return fresh ? clear(index, n, width) : void();
       const int step = (waiting.first - waiting.slot + rows.begin) / Math::kPair;
-      const auto by = [&, n, width](const auto& product) {
-        product(depth_, width, static_cast<int>(steps_of<Math>(rows.end - rows.begin)),
-                {values.data + step * values.step, values.row, values.step},
-                panel_of(weights(rows.begin), n), panel_of(output(index), n), !fresh);
-      };
-      weighed_ ? by(multiply_weighed<Math, Weighs::kRight>) : by(multiply<Math>);
+      const int steps = static_cast<int>(steps_of<Math>(rows.end - rows.begin));
+      const Operand<Element> left = {values.data + step * values.step, values.row, values.step};
+      const auto right = panel_of(weights(rows.begin), n);
+      const auto out = panel_of(output(index), n);
+      if (weighed_) {
+        multiply_weighed<Math, Weighs::kRight>(
+            depth_, width, steps, left, right, out, !fresh, value_scratch_, laid_values(),
+            [&] { lay_values(laid_.begin, laid_.end - laid_.begin); });
+      } else {
+        multiply<Math>(depth_, width, steps, left, right, out, !fresh);
+      }
     });
     panel_[index].fresh = false;
     waiting = {};
@@ -388,6 +400,7 @@ class Forward {
   Element* key_scratch_;
   Element* value_scratch_;
   Panel* panel_;
+  KeyRange laid_ = {0, 0};    // whose values lie there
   bool opens_steady_ = true;  // the shift may well stay at 0 when a panel's first scores come
   bool finite_ = true;        // all outputs
   bool weighed_ = false;      // by products that leave zero weights out

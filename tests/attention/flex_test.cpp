@@ -212,10 +212,12 @@ TEST_P(FlexCpu, WhatIsNotFiniteReachesOnlyTheRowsThatSeeIt) {
         .score = trace_score([&](auto s, auto, auto, auto, auto kv) { return s + biases[kv]; }),
         .tensors = {bias}},
        {1, 1, 1, 70, 70, 32}},
+      {{.mask = trace_mask([](auto, auto, auto q, auto kv) { return (kv < 170) | (q == kv); })},
+       {1, 1, 1, 200, 200, 48}},
       {{.mask = flex::causal()}, {1, 1, 1, 2, 1100, 16}}};
   for (const auto& [flex, sizes] : shapes) {
     const Tensors inputs = flex_inputs(sizes, GetParam());
-    const int64_t row = sizes.T / 2, key = sizes.S - sizes.T + row;
+    const int64_t row = sizes.T - sizes.T / 8 - 1, key = sizes.S - sizes.T + row;
     for (const Poison& poison :
          {Poison{"q", &Tensors::q, row, false}, Poison{"dO", &Tensors::d_output, row, false},
           Poison{"k", &Tensors::k, key, true}, Poison{"v", &Tensors::v, key, true}}) {
