@@ -111,17 +111,16 @@ struct Elementary {
   /// this takes a third of the time. What becomes of a lane does not depend on the others.
   template <int kCount>
   static void tanh(F (&x)[kCount]) {
-    constexpr float kSmall = 0.625f;
+    constexpr float kSmall = 0.5f;
     F small[kCount];
     I large{};
 #pragma GCC unroll 4
     for (int i = 0; i < kCount; ++i) {
       const F u = x[i] * x[i];
-      F p = u * -5.704984068870544e-3f + 2.06390842795372e-2f;
-      p = p * u - 5.373971536755562e-2f;
-      p = p * u + 1.3331441581249237e-1f;
-      p = p * u - 3.333328068256378e-1f;
-      small[i] = x[i] * u * p + x[i];  // to 4.4e-9, before rounding
+      F p = u * 1.72414910048246e-2f - 5.3045492619276e-2f;
+      p = p * u + 1.33258789777756e-1f;
+      p = p * u - 3.33331435918808e-1f;
+      small[i] = x[i] * u * p + x[i];  // to 1.6e-8, before rounding
       large |= u > kSmall * kSmall;
     }
     if (V::any(large)) [[unlikely]] {

@@ -247,7 +247,7 @@ class Forward {
                                      [&](int n, F by) { rescale(part.panel, n, by); });
     // A program may make scores that grow with every key, or are far from 0 in every panel.
     panel.steady = !panel.exact && !(moved && program_.has_score());
-    if (panel.fresh && !panel.exact && program_.has_score()) opens_steady_ = !moved;
+    if (panel.fresh && program_.has_score()) opens_steady_ = !moved;
   }
 
   void multiply_values(int index, Operand<Element> values, Waiting& waiting) {

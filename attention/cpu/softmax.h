@@ -127,8 +127,8 @@ class RoundedWeights {
   F score(F shift) const { return shift / exponent_; }
 
   /// s: [rows, kWidth]; weights: pairs of rows [rows / 2, kWidth], may be s; what is seen begins
-  /// with a pair. `exact`: the weights are summed before they are rounded. Whether some shift left
-  /// its place, which is 0 at first.
+  /// with a pair. `exact`: the weights are summed before they are rounded. Whether some shift had
+  /// to leave its place, which is 0 at first, or would have had to were it not `exact`.
   template <typename Rescale>
   bool take(Softmax& softmax, bool exact, Columns<const float> s, const SeenRows& seen,
             Columns<uint32_t> weights, const Rescale& rescale) const {
@@ -140,8 +140,9 @@ class RoundedWeights {
       const F highest = highest_of<16>(from, rows) * exponent_;
       const F place = highest * Powers::kSteps + zero(earlier);
       const U places = Powers::places(place, place) >> 16;
-      const I moves = exact ? (highest - earlier > kMost) : fits(earlier, places) == 0;
-      left |= moves;
+      const I leaves = fits(earlier, places) == 0;
+      const I moves = exact ? (highest - earlier > kMost) : leaves;
+      left |= leaves;
       const F now = moves ? highest : exact ? earlier : known(earlier);
       const F shift = known(now), by = V::template exp2<true>(earlier - shift);
       const F sum = exact ? weigh_exactly(from, rows, shift, to) : weigh(from, rows, shift, to).sum;
