@@ -5,7 +5,6 @@
 #include <torch/csrc/autograd/autograd.h>
 
 #include <cmath>
-#include <limits>
 #include <random>
 
 #include "attention/cpu/dispatch.h"
@@ -16,8 +15,6 @@
 
 namespace nanoflex {
 namespace {
-
-constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 // A band of keys as a Case: q - kv <= left, kv - q <= right.
 Case band_case(std::vector<int64_t> sizes, int64_t left, int64_t right) {
