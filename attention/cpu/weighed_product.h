@@ -12,8 +12,8 @@ namespace {
 /// Which factor of a product holds the weights.
 enum class Weighs : uint8_t { kLeft, kRight };
 
-// The same numbers, multiplied one vector at a time; a weight of zero adds nothing. Of pairs, only
-// what is not finite is weighed.
+// The same sums, one vector at a time, of values that are 0 where their weight is. Of pairs, only
+// what is not finite is summed.
 template <typename Math, Weighs kWeights>
 struct WeighedMath {
   using Element = typename Math::Element;
@@ -25,7 +25,7 @@ struct WeighedMath {
   template <typename Number>
   static F dot(F sum, Number a, Number b) {
     if constexpr (kPair == 1) {
-      return weight(a, b) != 0.0f ? sum + a * b : sum;
+      return add(sum, a, b);
     } else {
       const auto number = [](auto bits) { return reinterpret_cast<F>(bits); };
       sum = add(sum, number(a << 16), number(b << 16));
@@ -34,10 +34,10 @@ struct WeighedMath {
   }
 
  private:
-  static F weight(F a, F b) { return kWeights == Weighs::kLeft ? a : b; }
   static F add(F sum, F a, F b) {
-    const F value = kWeights == Weighs::kLeft ? b : a;
-    return ((weight(a, b) != 0.0f) & (value - value != 0.0f)) ? sum + a * b : sum;
+    const F weight = kWeights == Weighs::kLeft ? a : b, value = kWeights == Weighs::kLeft ? b : a;
+    const auto counts = kPair == 1 ? weight != 0.0f : (weight != 0.0f) & (value - value != 0.0f);
+    return sum + weight * (counts ? value : F{});
   }
 };
 
