@@ -248,8 +248,8 @@ class Backward {
       }
       spoilt_ ? differentiate_rows<true>(h, row, begin, end, n)
               : differentiate_rows<false>(h, row, begin, end, n);
-      if (!again_ && unit_.sums.sums)
-        program_.add_gradients(base(), begin, n, end - begin, unit_.sums);
+      if (again_ || !unit_.sums.sums) continue;
+      program_.add_gradients(base(), begin, n, end - begin, unit_.sums);
     }
   }
 

@@ -75,6 +75,7 @@ struct Vectors {
     return found != 0;
   }
 
+  /// The least of all lanes.
   template <int kHalf = kLanes / 2>
   static int32_t lowest(I x) {
     if constexpr (kHalf == 0) {
