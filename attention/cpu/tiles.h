@@ -324,8 +324,8 @@ bool put_rows(Columns<const float> columns, int64_t D, int64_t width, const floa
               const Row& row) {
   using V = Vectors<kLanes>;
   using F = typename V::F;
-  constexpr int kPair = sizeof(float) / sizeof(Output);  // numbers in a word
-  F zeros{};                                             // times what is not finite they are NaN
+  constexpr int kPair = sizeof(Output) == sizeof(float) ? 1 : 2;  // numbers in a word
+  F zeros{};  // times what is not finite they are NaN
   for (int64_t column = 0; column < width; column += kLanes) {
     const auto from = panel_of(columns, column / kLanes);
     const F by = V::load(factor + column);
