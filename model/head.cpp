@@ -18,6 +18,7 @@ using torch::autograd::variable_list;
 
 constexpr int64_t kIgnored = -1;
 constexpr int64_t kChunkElements = int64_t{256} * 50304;  // logits alive at once: 51 MB in fp32
+constexpr int64_t kTileElements = int64_t{1} << 21;       // logits made at once: 8 MB in fp32
 
 at::ScalarType accumulation_type(const at::Tensor& x) {
   return x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
@@ -155,7 +156,20 @@ struct HeadLoss : torch::autograd::Function<HeadLoss> {
 }  // namespace
 
 at::Tensor head_logits(const at::Tensor& x, const CastWeight& weight) {
-  return capped(x, weight.in(x.scalar_type())) * kLogitSoftcap;
+  const at::Tensor w = weight.in(x.scalar_type());
+  if (at::GradMode::is_enabled() && (x.requires_grad() || w.requires_grad())) {
+    return capped(x, w) * kLogitSoftcap;
+  }
+  if (!x.is_cpu()) return capped(x, w).mul_(kLogitSoftcap);
+  // Some of the vocabulary after the other, so that all but the result stays in cache.
+  const int64_t rows = x.size(0), vocabulary = w.size(0);
+  const int64_t step = std::max<int64_t>(1, kTileElements / std::max<int64_t>(1, rows));
+  const at::Tensor logits = at::empty({rows, vocabulary}, x.options().dtype(accumulation_type(x)));
+  for (int64_t first = 0; first < vocabulary; first += step) {
+    const int64_t count = std::min(step, vocabulary - first);
+    logits.narrow(1, first, count).copy_(capped(x, w.narrow(0, first, count)).mul_(kLogitSoftcap));
+  }
+  return logits;
 }
 
 at::Tensor head_token_losses(const at::Tensor& x, const CastWeight& weight,

@@ -218,5 +218,17 @@ TEST(HeadLoss, LogitsAreCappedAtFifteen) {
   EXPECT_TRUE(std::abs(logits[0][2].item<double>() - 15 * std::tanh(1 / 15.0)) < 1e-5);
 }
 
+// 2,048 rows meet the vocabulary a thousand tokens at a time, unless a gradient will be asked for.
+TEST(HeadLoss, LogitsAreTheSameWithAndWithoutGradients) {
+  at::manual_seed(0);
+  const at::Tensor x = at::randn({2048, 16}), weight = at::randn({2500, 16});
+  const at::Tensor truth = 15 * (at::mm(x.to(at::kDouble), weight.to(at::kDouble).t()) / 15).tanh();
+  const at::Tensor tracked = weight.clone().requires_grad_();
+  EXPECT_LT(difference(head_logits(x, weight), truth), 1e-5);
+  EXPECT_LT(difference(head_logits(x, tracked), truth), 1e-5);
+  EXPECT_TRUE(head_logits(x, tracked).requires_grad());
+  EXPECT_EQ(head_logits(x.narrow(0, 0, 0), weight).numel(), 0);
+}
+
 }  // namespace
 }  // namespace nanoflex
