@@ -1,5 +1,6 @@
 #include "model/head.h"
 
+#include <ATen/TensorOperators.h>
 #include <ATen/record_function.h>
 #include <torch/csrc/autograd/custom_function.h>
 
