@@ -36,6 +36,23 @@ TEST(ForwardBench, MeasuresEachBackendBesideThePublishedFigures) {
   EXPECT_EQ(count_of(forward_chart(bench), "<rect class='bar'"), 3U);
 }
 
+TEST(ForwardBench, LogitsAreHeldOnce) {
+  track_cpu_memory();
+  ForwardOptions options{.batch = 4, .repeat = 1};
+  options.model = {.n_layer = 1,
+                   .n_head = 2,
+                   .n_kv_head = 1,
+                   .n_embd = 32,
+                   .sequence_len = 256,
+                   .vocab_size = 16384};
+  const auto bench = bench_forward(options);
+  expect_complete(bench);
+  constexpr int64_t kLogitBytes = int64_t{4} * 256 * 16384 * 4;
+  for (const auto& row : bench.at("rows")) {
+    EXPECT_LT(row.at("peak_bytes").get<int64_t>(), kLogitBytes * 3 / 2) << row;
+  }
+}
+
 GuideOptions small_guide() {
   return {.batch = 1,
           .length = 70,
