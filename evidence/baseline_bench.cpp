@@ -95,8 +95,8 @@ BaselineOptions baseline_options(bool quick) {
   BaselineOptions options{.quick = quick};
   if (quick) {
     options.config.target_flops = std::nullopt;
-    options.config.max_steps = 6;
-    options.config.warmup_steps = 2;
+    options.config.max_steps = 8;
+    options.config.warmup_steps = 5;  // as many as a GPU's recording takes
     options.config.val_tokens = 2048;
   }
   return options;

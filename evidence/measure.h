@@ -36,11 +36,11 @@ struct MeasureOptions {
   int64_t repeat = 5;
   at::Device device = at::kCPU;
   double shortest_ms = 5;     ///< a repeat runs as often as it takes to last this long
-  double patience_ms = 2000;  ///< what takes longer is run once, and that time counts
+  double patience_ms = 2000;  ///< what takes longer is timed once
 };
 
 /// Times each contender `repeat` times, taking turns, so that a noisy neighbour hits all alike.
-/// One untimed run comes first. REQUIRES: track_cpu_memory() was called.
+/// One or two untimed runs come first. REQUIRES: track_cpu_memory() was called.
 std::vector<Measured> measure(const std::vector<Contender>& contenders,
                               const MeasureOptions& options);
 

@@ -159,6 +159,12 @@ AttentionChoice AttentionSetup::bind_documents(const at::Tensor& documents) cons
   return choice;
 }
 
+AttentionSetup AttentionSetup::on_cpu() const {
+  AttentionSetup copy = *this;
+  for (auto& [name, tensor] : copy.tensors) tensor = tensor.detach().to(at::kCPU);
+  return copy;
+}
+
 void AttentionSetup::read_from(const Gpt& model) {
   for (const auto& [name, tensor] : model.score_tensors()) tensors[name] = tensor;
 }
@@ -194,7 +200,7 @@ AttentionSetup choose_attention(const Config& config, at::Device device, at::Sca
 
 MaskShare mask_share(const AttentionSetup& attention, const at::Tensor& document_starts) {
   const int64_t B = document_starts.size(0), T = document_starts.size(1);
-  const AttentionChoice choice = attention.bind(document_starts);
+  const AttentionChoice choice = attention.on_cpu().bind(document_starts.to(at::kCPU));
   std::vector<flex::Expression> masks = choice.masks;
   if (masks.empty()) masks = {choice.spec.mask};
   MaskShare share{.sparsity = 0, .visited = 0};

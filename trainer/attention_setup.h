@@ -27,6 +27,8 @@ struct AttentionSetup {
   /// For rows whose tokens are of these documents [B, T] (int64), numbered within the row. The
   /// tensor stays part of the choice: what is written into it later counts.
   AttentionChoice bind_documents(const at::Tensor& documents) const;
+  /// The same with its tensors' values on the CPU, where masks are looked at.
+  AttentionSetup on_cpu() const;
   /// From now on reads the model's parameters where tensors are learned.
   void read_from(const Gpt& model);
 };

@@ -16,6 +16,8 @@
 #include <stdexcept>
 #include <thread>
 
+#include "trainer/resolve.h"
+
 namespace nanoflex {
 namespace {
 
@@ -113,7 +115,7 @@ json describe_environment(at::Device device) {
 }
 
 json describe_git() {
-  const std::string git = "git -C '" NANOFLEX_SOURCE_DIR "' ";
+  const std::string git = "git -C '" + source_dir().string() + "' ";
   const std::string commit = first_line(git + "rev-parse HEAD 2>/dev/null");
   if (commit.empty()) return {{"commit", nullptr}, {"dirty", nullptr}};
   const std::string change = first_line(git + "status --porcelain 2>/dev/null");

@@ -11,6 +11,7 @@
 
 #include "attention/attention.h"
 #include "model/head.h"
+#include "trainer/memory.h"
 #include "trainer/optimizers.h"
 
 namespace nanoflex {
@@ -34,24 +35,26 @@ bool is_product(const std::string& name) {
 // The operations that run now, innermost last, and what autograd will run backward for which part.
 class Stack {
  public:
+  explicit Stack(at::Device device) : device_(device) { synchronize(device_); }
+
   void begin(const at::RecordFunction& function) {
-    charge();
-    const Part around = open_.empty() ? kRest : open_.back().part;
-    open_.push_back({part_of(function, around), at::sequence_number::peek()});
+    const Part part = part_of(function, current());
+    go_on(current(), part);
+    open_.push_back({part, at::sequence_number::peek()});
   }
 
   void end(const at::RecordFunction& function) {
-    charge();
     if (open_.empty()) return;  // began before the clock
     const Open last = open_.back();
     open_.pop_back();
+    go_on(last.part, current());
     if (function.scope() == at::RecordScope::USER_SCOPE && last.part != kRest) {
       forward_[at::sequence_number::peek()] = {last.sequence, last.part};
     }
   }
 
   std::map<std::string, double> seconds() {
-    charge();
+    charge(current());
     std::map<std::string, double> result;
     for (int part = 0; part < kParts; ++part) result[kNames[part]] = seconds_[part];
     return result;
@@ -68,10 +71,17 @@ class Stack {
     Part part;
   };
 
-  void charge() {
+  Part current() const { return open_.empty() ? kRest : open_.back().part; }
+
+  // A GPU is waited for only where parts change, and else left to work ahead.
+  void go_on(Part from, Part to) {
+    if (from != to) charge(from);
+  }
+
+  void charge(Part part) {
+    synchronize(device_);
     const Clock::time_point now = Clock::now();
-    seconds_[open_.empty() ? kRest : open_.back().part] +=
-        std::chrono::duration<double>(now - last_).count();
+    seconds_[part] += std::chrono::duration<double>(now - last_).count();
     last_ = now;
   }
 
@@ -85,22 +95,25 @@ class Stack {
     return around == kRest && is_product(function.name()) ? kProducts : around;
   }
 
+  const at::Device device_;
   Clock::time_point last_ = Clock::now();
   std::vector<Open> open_;
   std::map<uint64_t, Nodes> forward_;  // by the number after the last node
   double seconds_[kParts] = {};
 };
 
+// Of all threads: autograd goes backward through a GPU's work in a thread of its own, to which it
+// hands the callbacks of the one that waits for it.
 std::unique_ptr<Stack>& stack() {
-  static thread_local std::unique_ptr<Stack> current;
+  static std::unique_ptr<Stack> current;
   return current;
 }
 
 }  // namespace
 
-PartClock::PartClock() {
+PartClock::PartClock(at::Device device) {
   if (stack()) throw std::logic_error("[bench] one PartClock at a time");
-  stack() = std::make_unique<Stack>();
+  stack() = std::make_unique<Stack>(device);
   handle_ = at::addThreadLocalCallback(
       at::RecordFunctionCallback(
           [](const at::RecordFunction& function) -> std::unique_ptr<at::ObserverContext> {

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <ATen/Functions.h>
+
 #include <map>
 #include <string>
 
@@ -9,10 +11,11 @@ namespace nanoflex {
 /// products of everything else), "optimizer" (with the gradients' norm), "rest". They add up to the
 /// time between start and stop. What runs in a backward pass counts where its forward pass ran.
 ///
-/// Times what this thread asks LibTorch for, so not what a GPU does meanwhile. One at a time.
+/// Times what this thread asks LibTorch for, with what the device does for it: a GPU is waited for
+/// where one part ends and the next begins. One at a time.
 class PartClock {
  public:
-  PartClock();
+  explicit PartClock(at::Device device);
   ~PartClock();
   PartClock(const PartClock&) = delete;
   PartClock& operator=(const PartClock&) = delete;

@@ -67,7 +67,7 @@ ProfiledSteps::ProfiledSteps(const Config& config, const Budget& budget, at::Dev
 void ProfiledSteps::before(int64_t step) {
   if (step != first_) return;
   profile_.emplace(device_);
-  parts_.emplace();
+  parts_.emplace(device_);
   begin_ = std::chrono::steady_clock::now();
 }
 

@@ -13,6 +13,9 @@ struct RecordedStepOptions {
   int64_t launched = 3;  ///< steps before the one that is recorded, which allocate and compile
 };
 
+/// The first replays, which are compared with the same steps launched.
+constexpr int64_t kCheckedReplays = 2;
+
 /// Steps on a GPU, one of which is recorded as CUDA graphs (its launches and where they read and
 /// write) and replayed from then on: a step then takes as long as its kernels and not as their
 /// launches. The kernels are the same, and so are the losses.

@@ -1,10 +1,15 @@
 #include "trainer/resolve.h"
 
+#include <cstdlib>
+
 #include "trainer/machine.h"
 
 namespace nanoflex {
 
-std::filesystem::path source_dir() { return NANOFLEX_SOURCE_DIR; }
+std::filesystem::path source_dir() {
+  const char* moved = std::getenv("NANOFLEX_ROOT");
+  return moved ? moved : NANOFLEX_SOURCE_DIR;
+}
 
 Config fill_in(Config config, const Choices& choices) {
   config.device = choices.device.str();

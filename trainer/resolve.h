@@ -9,7 +9,8 @@
 
 namespace nanoflex {
 
-/// Where the project's own files lie: default text, caches, configs.
+/// Where the project's own files lie: default text, caches, configs. Where it was built, unless
+/// NANOFLEX_ROOT in the environment says that the binaries were taken elsewhere.
 std::filesystem::path source_dir();
 
 /// The config as a run on this machine would record it: every "auto" and inherited value filled in,

@@ -14,10 +14,9 @@ std::string drawn(const flex::Expression& mask, int64_t T) {
 
 }  // namespace
 
-void write_mask_pictures(const std::filesystem::path& run, AttentionSetup attention,
+void write_mask_pictures(const std::filesystem::path& run, const AttentionSetup& attention,
                          const at::Tensor& document_starts) {
-  for (auto& [name, tensor] : attention.tensors) tensor = tensor.detach().to(at::kCPU);
-  const AttentionChoice choice = attention.bind(document_starts.to(at::kCPU));
+  const AttentionChoice choice = attention.on_cpu().bind(document_starts.to(at::kCPU));
   const auto write = [&](const char* name, const flex::Expression& mask) {
     if (std::filesystem::exists(run / name)) return;
     write_file(run / name, drawn(mask, document_starts.size(1)));

@@ -20,7 +20,7 @@ inline constexpr PictureFile kWindowPicture = {"mask_window.png",
 /// document_starts [1, T] (bool) says: trainer/mask_picture.h's drawing of batch 0 and head 0, up
 /// to 256 pixels wide. The cost is bounded: of long rows some queries of each pixel are looked at.
 /// A picture that is there already stays.
-void write_mask_pictures(const std::filesystem::path& run, AttentionSetup attention,
+void write_mask_pictures(const std::filesystem::path& run, const AttentionSetup& attention,
                          const at::Tensor& document_starts);
 
 }  // namespace nanoflex

@@ -13,6 +13,7 @@
 #include <utility>
 
 #include "attention/nearest.h"
+#include "trainer/resolve.h"
 
 namespace nanoflex {
 namespace {
@@ -218,9 +219,7 @@ std::vector<fs::path> resolve_runs(const std::vector<std::string>& arguments,
   return folders;
 }
 
-fs::path default_runs_dir() {
-  return is_folder("runs") ? fs::path("runs") : fs::path(NANOFLEX_SOURCE_DIR) / "runs";
-}
+fs::path default_runs_dir() { return is_folder("runs") ? fs::path("runs") : source_dir() / "runs"; }
 
 RunSummary read_run(const fs::path& folder) {
   const Record record(folder / "summary.json");

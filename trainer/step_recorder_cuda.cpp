@@ -50,16 +50,24 @@ void ignoring_errors(const Call& call) {
   }
 }
 
-// Records what `work` launches on the current stream, which after an error is as it was before.
+// Records what `work` launches on the current stream, which after an error is as it was before. A
+// recording takes memory from the pool alone: what the allocator keeps of launched steps goes back.
 template <class Pool, class Work>
 void record(at::cuda::CUDAGraph& graph, const Pool& pool, const Work& work) {
+  const c10::DeviceIndex device = c10::cuda::current_device();
+  c10::cuda::CUDACachingAllocator::emptyCache();
   graph.capture_begin(pool);
   try {
     work();
   } catch (...) {
-    const c10::DeviceIndex device = c10::cuda::current_device();
-    ignoring_errors([&] { graph.capture_end(); });
-    ignoring_errors([&] { c10::cuda::CUDACachingAllocator::endAllocateToPool(device, pool); });
+    ignoring_errors([&] {
+      try {
+        graph.capture_end();
+      } catch (const std::exception&) {  // of a capture that `work` made impossible
+        c10::cuda::CUDACachingAllocator::endAllocateToPool(device, pool);
+        c10::cuda::CUDACachingAllocator::releasePool(device, pool);
+      }
+    });
     throw;
   }
   graph.capture_end();
@@ -73,15 +81,18 @@ class CudaRecorder : public StepRecorder {
                const RecordedStepOptions& options)
       : model_(model),
         attention_(attention),
+        masks_on_cpu_(attention.on_cpu()),
         optimizers_(optimizers),
         options_(options),
         stream_(
             c10::cuda::getStreamFromPool(/*isHighPriority=*/false, options.step.device.index())) {}
 
+  ~CudaRecorder() override { stream_.synchronize(); }  // others may free what its kernels read
+
   StepReading compute_gradients(const data::Batch& batch) override {
     const c10::cuda::CUDAStreamGuard guard(stream_);
     load(batch);
-    if (checked_ == kChecked) {
+    if (checked_ == kCheckedReplays) {
       gradients_.replay();
       return StepReading(result_);
     }
@@ -103,7 +114,6 @@ class CudaRecorder : public StepRecorder {
 
  private:
   enum class State { launching, replaying, unable };
-  static constexpr int kChecked = 2;
 
   StepTensors run() { return run_gradients(model_, choices_, optimizers_, inputs_, options_.step); }
 
@@ -118,7 +128,8 @@ class CudaRecorder : public StepRecorder {
     const StepResult replayed = StepReading(result_).wait();
     if (replayed.loss == launched.loss && replayed.grad_norm == launched.grad_norm) {
       optimizers_.zero_gradients();  // the launched step's; those that are replayed stay
-      if (++checked_ == kChecked) news_ = "graph: the step is recorded, and replayed from here on";
+      if (++checked_ == kCheckedReplays)
+        news_ = "graph: the step is recorded, and replayed from here on";
       return true;
     }
     std::ostringstream text;
@@ -143,7 +154,7 @@ class CudaRecorder : public StepRecorder {
     queue_copy(inputs_.documents, on_cpu.documents);
     inputs_.count_on_gpu.fill_(static_cast<double>(on_cpu.count));
     if (state_ != State::replaying || blocks_.empty()) return;
-    const std::vector<AttentionChoice> choices = bind_rows(attention_, on_cpu.documents, rows);
+    const std::vector<AttentionChoice> choices = bind_rows(masks_on_cpu_, on_cpu.documents, rows);
     for (const KernelBlocks& blocks : blocks_) {
       queue_copy(blocks.kinds, block_mask(choices[blocks.choice], blocks.mask)->kinds);
     }
@@ -154,7 +165,7 @@ class CudaRecorder : public StepRecorder {
                                                     size_t mask) const {
     const GptOptions& sizes = model_.options();
     const auto of_heads = [&](int64_t heads) {
-      return at::empty({1, 1, 1, 1})
+      return at::empty({1, 1, 1, 1}, options_.step.device)
           .expand({options_.step.rows, heads, inputs_.tokens.size(1), sizes.head_dim()});
     };
     Spec spec = choice.spec;
@@ -199,6 +210,7 @@ class CudaRecorder : public StepRecorder {
 
   const Gpt& model_;
   const AttentionSetup& attention_;
+  const AttentionSetup masks_on_cpu_;  // with scores of when this was made
   Optimizers& optimizers_;
   const RecordedStepOptions options_;
   const c10::cuda::CUDAStream stream_;
@@ -208,8 +220,7 @@ class CudaRecorder : public StepRecorder {
   StepTensors result_;  // of a replay
   at::cuda::CUDAGraph gradients_, update_;
   State state_ = State::launching;
-  int64_t launched_ = 0;
-  int checked_ = 0;
+  int64_t launched_ = 0, checked_ = 0;
   std::string news_;
 };
 

@@ -378,8 +378,9 @@ TrainResult train(const Config& config, const std::vector<std::string>& command,
                   const std::optional<ResumePoint>& from, ReadBack read_back) {
   check(config);
   track_cpu_memory();
-  // GPU attention kernels add gradients in any order unless told otherwise.
-  at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/true);
+  // A GPU's attention kernels add gradients in any order, and go on doing so where that only warns.
+  const bool warn_only = !choose_device(config.device).is_cuda();
+  at::globalContext().setDeterministicAlgorithms(true, warn_only);
   at::globalContext().setDeterministicFillUninitializedMemory(false);
   std::optional<Run> run;
   try {

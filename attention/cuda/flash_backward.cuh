@@ -79,7 +79,8 @@ struct BackwardElement {
     const float exponent = kBase2 ? fmaf(score, factor, -shift) : (score - shift - rest) * kLog2E;
     const float weight = seen ? exp2_approx(exponent) : 0.0f;
     const float d_weight = keep ? dp * p.keep_scale : 0.0f;
-    dp = weight * (d_weight - delta + d_logsumexp);
+    // Nothing flows from what is hidden, whatever it is.
+    dp = seen ? weight * (d_weight - delta + d_logsumexp) : 0.0f;
     // Where nothing flows, an infinite derivative must not make it NaN.
     if constexpr (Program::kHasScore) dp = weight == 0 ? 0.0f : dp * derivative;
     s = keep ? weight : 0.0f;

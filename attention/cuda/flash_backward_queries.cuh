@@ -60,7 +60,8 @@ struct BackwardQueriesWarp {
     return first_row + 16 * i + 8 * half + lane_index() / 4;
   }
   __device__ __forceinline__ bool idle(int first_key) const {
-    return band.none(first_row, first_row + 16 * R - 1, first_key, first_key + Config::kKeys - 1);
+    return first_row >= p.T ||
+           band.none(first_row, first_row + 16 * R - 1, first_key, first_key + Config::kKeys - 1);
   }
 
   /// A bit for each of the lane's elements that the program's mask lets attend.

@@ -200,8 +200,9 @@ __device__ __forceinline__ void run_over_keys(ForwardWarp<Config, Features, Prog
       loader.load_values(i, first_key);
     }
     cp_async_commit();
-    // A warp whose rows see none of these keys only keeps step.
+    // A warp without rows, or whose rows see none of these keys, only keeps step.
     const bool idle =
+        warp.first_row >= warp.rows.count() ||
         warp.band.none(warp.first_query, warp.last_query, first_key, first_key + kKeys - 1);
     float s[Warp::R][Warp::C][4];
     if (!idle) {

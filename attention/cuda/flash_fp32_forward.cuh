@@ -157,7 +157,9 @@ __device__ __forceinline__ void flash_forward_fp32(const ForwardParams& params,
   float* target = static_cast<float*>(params.o) + b * params.o_strides.b + h * params.o_strides.h;
   o.for_each([&](int r, int column, float value) {
     if (r >= rows || column >= Config::kHeadSize) return;
-    target[(first_row + r) * params.o_strides.t + column] = value * row_factor[r];
+    // 0 times hidden values that are no numbers is none either.
+    target[(first_row + r) * params.o_strides.t + column] =
+        row_factor[r] == 0 ? 0.0f : value * row_factor[r];
   });
 }
 

@@ -21,7 +21,7 @@ class DeviceKinds {
   }
 
  private:
-  static constexpr size_t kMostKept = 16;
+  static constexpr size_t kMostKept = 64;
   struct Entry {
     std::shared_ptr<const flex::BlockMask> mask;
     at::Tensor kinds;

@@ -68,7 +68,9 @@ struct OnlineSoftmax {
     }
   }
 
-  /// Divides o by the denominator, times `keep_scale`; leaves the natural logsumexp in `maximum`.
+  /// Divides o by the denominator, times `keep_scale`, or makes it 0 in rows that have seen nothing
+  /// (0 times hidden values that are no numbers is none either); leaves the natural logsumexp in
+  /// `maximum`.
   template <int Columns>
   __device__ __forceinline__ void finish(float (&o)[R][Columns][4], float factor,
                                          float keep_scale) {
@@ -77,11 +79,12 @@ struct OnlineSoftmax {
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
         const float total = row_sum(sum[i][half]);
-        const float inverse = total == 0 ? 0.0f : keep_scale / total;
+        const float inverse = keep_scale / total;
         maximum[i][half] = total == 0 ? -kInfinity : (shift(i, half, factor) + log2f(total)) * kLn2;
 #pragma unroll
         for (int j = 0; j < Columns; ++j) {
-          o[i][j][2 * half] *= inverse, o[i][j][2 * half + 1] *= inverse;
+          float &x = o[i][j][2 * half], &y = o[i][j][2 * half + 1];
+          x = total == 0 ? 0.0f : x * inverse, y = total == 0 ? 0.0f : y * inverse;
         }
       }
     }

@@ -94,7 +94,8 @@ struct Accumulator<kRows, kColumns, true> {
     return (warp_index() % kAcross + j * kAcross) * 8;
   }
   __device__ static __forceinline__ uint32_t to_tf32(float x) {
-    return __float_as_uint(x) + 0x1000;  // to nearest: the hardware drops 13 bits
+    // To nearest: the hardware drops 13 bits. Of a GPU's NaN, all ones, the sum would be -0.
+    return x != x ? 0x7fc00000u : __float_as_uint(x) + 0x1000;
   }
 
   template <typename F>

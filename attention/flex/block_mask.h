@@ -46,7 +46,7 @@ struct BlockMask {
 BlockMask make_block_mask(const Expression& mask, const BlockMaskOptions& options);
 
 /// The same, remembered: as long as neither the mask nor what its tensors hold changes, the same
-/// object comes back (of the last 16). Safe to call from several threads.
+/// object comes back (of the last 64). Safe to call from several threads.
 std::shared_ptr<const BlockMask> block_mask(const Expression& mask,
                                             const BlockMaskOptions& options);
 

@@ -1,7 +1,12 @@
 #include "attention/flex/evaluate.h"
 
+#include <ATen/TensorOperators.h>
+
+#include <algorithm>
 #include <stdexcept>
 #include <unordered_map>
+
+#include "attention/flex/bounds.h"
 
 namespace nanoflex::flex {
 namespace {
@@ -35,6 +40,12 @@ at::Tensor saturating_floor(const at::Tensor& x) {
   if (!x.is_floating_point()) return x;
   const at::Tensor wide = x.scalar_type() == at::kDouble ? x : x.to(at::kFloat);
   return wide.floor().nan_to_num(0).clamp(-kLargestFloor, kLargestFloor).to(at::kLong);
+}
+
+bool reads_tensors(const Expression& expression) {
+  const Node& node = expression.node();
+  return node.op == Op::kLoad ||
+         std::any_of(node.operands.begin(), node.operands.end(), reads_tensors);
 }
 
 class Evaluation {
@@ -195,30 +206,26 @@ class Evaluation {
   at::Tensor checked_index(const Node& node, int64_t dimension) {
     const Expression& expression = node.operands[dimension];
     const at::Tensor index = value(expression);
-    const auto [least, most] = range_of(expression, index);
     const int64_t size = node.tensor.size(dimension);
+    if (surely_within(expression, size)) return index;
+    const int64_t least = index.min().item<int64_t>(), most = index.max().item<int64_t>();
     if (least >= 0 && most < size) return index;
     reject("tensor '" + node.name + "' " + shape_text(node.tensor) + " is read at " +
            std::to_string(least < 0 ? least : most) + " in dimension " + std::to_string(dimension) +
            " (index '" + to_text(expression) + "'); use 0 to " + std::to_string(size - 1));
   }
 
-  // Plain indices are known without reading the tensor, which on a GPU would wait for it.
-  std::pair<int64_t, int64_t> range_of(const Expression& expression,
-                                       const at::Tensor& index) const {
+  // Without a look at the values, for which the host would wait for a GPU.
+  bool surely_within(const Expression& index, int64_t size) const {
+    if (reads_tensors(index)) return false;
     const int64_t offset = options_.S - options_.T;
-    switch (expression.node().op) {
-      case Op::kBatch:
-        return {0, options_.B - 1};
-      case Op::kHead:
-        return {0, options_.H - 1};
-      case Op::kQuery:
-        return {rows_.begin + offset, rows_.end + offset - 1};
-      case Op::kKey:
-        return {columns_.begin, columns_.end - 1};
-      default:
-        return {index.min().item<int64_t>(), index.max().item<int64_t>()};
-    }
+    const Bounds bounds = Bounder(index).over({.b_high = options_.B - 1,
+                                               .h_high = options_.H - 1,
+                                               .q_low = rows_.begin + offset,
+                                               .q_high = rows_.end + offset - 1,
+                                               .kv_low = columns_.begin,
+                                               .kv_high = columns_.end - 1});
+    return bounds.low >= 0 && bounds.high < static_cast<double>(size);
   }
 
   const EvaluateOptions& options_;

@@ -42,7 +42,7 @@ class Remembered {
   }
 
  private:
-  static constexpr size_t kMostKept = 16;
+  static constexpr size_t kMostKept = 64;
 
   struct Entry {
     std::vector<Expression> expressions;  // hold their tensors, so that no other takes its identity

@@ -207,7 +207,7 @@ TEST(BlockMaskCache, MakesAMaskOncePerShape) {
   EXPECT_NE(first, block_mask(causal(), {.T = 70, .S = 70, .block_size = 32}));
   EXPECT_NE(first, block_mask(window(3), options));
   EXPECT_EQ(first, block_mask(causal(), options));
-  for (int64_t T = 1; T <= 16; ++T) block_mask(full(), {.T = T, .S = T, .block_size = 16});
+  for (int64_t T = 1; T <= 64; ++T) block_mask(full(), {.T = T, .S = T, .block_size = 16});
   EXPECT_NE(first, block_mask(causal(), options));
 }
 

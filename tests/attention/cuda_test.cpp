@@ -1,5 +1,6 @@
 // The fused kernels on a GPU; skipped where there is none. tests/simt runs the same sources
 // anywhere.
+#include <ATen/TensorOperators.h>
 #include <gtest/gtest.h>
 #include <torch/csrc/autograd/autograd.h>
 
@@ -63,53 +64,123 @@ TEST_P(FlashCuda, GivesTheSameBitsTwice) {
   EXPECT_TRUE(first.dk.equal(second.dk) && first.dv.equal(second.dv));
 }
 
-// Documents and a learned bias under a soft cap: every part of a program, and the gradient of what
-// it captures.
-TEST_P(FlashCuda, RunsMasksAndScores) {
-  at::manual_seed(3);
-  const int64_t B = 2, H = 4, T = 200, S = 300, D = 64;
-  const auto plain = [&](at::IntArrayRef sizes) { return at::randn(sizes).to(GetParam()); };
-  const std::vector<at::Tensor> inputs = {plain({B, H, T, D}), plain({B, 2, S, D}),
-                                          plain({B, 2, S, D}), at::randn({H, 2 * S - 1})};
-  const at::Tensor numbers = at::randint(0, 20, {B, S}, at::kLong).eq(0).cumsum(1);
-  const at::Tensor d_output = plain({B, H, T, D});
-  const auto run = [&](at::Device device, at::ScalarType dtype, const std::string& backend) {
-    std::vector<at::Tensor> leaves;
-    for (const at::Tensor& x : inputs) {
-      const bool captured = x.dim() == 2;
-      leaves.push_back(x.to(device, captured ? at::kFloat : dtype).detach().requires_grad_());
-    }
-    const flex::Captured document("document", numbers.to(device)), bias("bias", leaves[3]);
-    const Spec spec = {
-        .mask = flex::causal() & flex::trace_mask([&](auto b, auto, auto q, auto kv) {
-                  return document[b][q] == document[b][kv];
-                }),
-        .score = flex::trace_score([&](auto s, auto, auto h, auto q, auto kv) {
-          return 5.0 * tanh((s + bias[h][q - kv + (S - 1)]) / 5.0);
-        })};
-    const at::Tensor output = attend(leaves[0], leaves[1], leaves[2], spec, backend).output;
-    std::vector<at::Tensor> results =
-        torch::autograd::grad({output}, leaves, {d_output.to(device, dtype)});
-    results.push_back(output.detach());
-    for (at::Tensor& x : results) x = x.to(at::kCPU, at::kDouble);
-    return results;
-  };
-  const auto truth = run(at::kCPU, at::kDouble, "vanilla");
-  const auto by_formula = run(at::kCUDA, GetParam(), "vanilla");
-  const auto found = run(at::kCUDA, GetParam(), "flex");
-  const auto error = [&](const std::vector<at::Tensor>& x, size_t i) {
+using Results = std::vector<at::Tensor>;
+
+/// q, k, v, what a spec captures in fp32, and the gradient of attention's output.
+struct Inputs {
+  Results tensors;
+  at::Tensor d_output;
+};
+using MakeSpec = std::function<Spec(const Results& leaves)>;
+
+Inputs random_inputs(at::ScalarType dtype, int64_t B, int64_t H, int64_t H_kv, int64_t T, int64_t S,
+                     int64_t D) {
+  const auto random = [&](at::IntArrayRef sizes) { return at::randn(sizes).to(dtype); };
+  return {{random({B, H, T, D}), random({B, H_kv, S, D}), random({B, H_kv, S, D})},
+          random({B, H, T, D})};
+}
+
+// The gradients of all that goes in, and the output.
+Results results_of(const Inputs& inputs, const MakeSpec& make, at::Device device,
+                   at::ScalarType dtype, const std::string& backend) {
+  Results leaves;
+  for (size_t i = 0; i < inputs.tensors.size(); ++i) {
+    const at::Tensor x = inputs.tensors[i].to(device, i < 3 ? dtype : at::kFloat);
+    leaves.push_back(x.detach().requires_grad_());
+  }
+  const at::Tensor output = attend(leaves[0], leaves[1], leaves[2], make(leaves), backend).output;
+  Results results = torch::autograd::grad({output}, leaves, {inputs.d_output.to(device, dtype)});
+  results.push_back(output.detach());
+  for (at::Tensor& x : results) x = x.to(at::kCPU, at::kDouble);
+  return results;
+}
+
+// Errs at most twice as much as the plain formula on the same GPU, and gives the same bits twice.
+void expect_as_exact(const Inputs& inputs, const MakeSpec& make, at::ScalarType dtype,
+                     const std::string& backend) {
+  const Results truth = results_of(inputs, make, at::kCPU, at::kDouble, "vanilla");
+  const Results by_formula = results_of(inputs, make, at::kCUDA, dtype, "vanilla");
+  const Results found = results_of(inputs, make, at::kCUDA, dtype, backend);
+  const Results again = results_of(inputs, make, at::kCUDA, dtype, backend);
+  const auto error = [&](const Results& x, size_t i) {
     return (x[i] - truth[i]).abs().max().item<double>();
   };
-  const double unit = GetParam() == at::kBFloat16 ? 0x1p-7
-                      : GetParam() == at::kHalf   ? 0x1p-10
-                                                  : 0x1p-20;
+  const double unit = dtype == at::kBFloat16 ? 0x1p-7 : dtype == at::kHalf ? 0x1p-10 : 0x1p-20;
   for (size_t i = 0; i < truth.size(); ++i) {
     const double bound = 2 * error(by_formula, i) + unit * truth[i].abs().max().item<double>();
     EXPECT_TRUE(error(found, i) <= bound)
         << "result " << i << ": " << error(found, i) << " > " << bound;
+    EXPECT_TRUE(found[i].equal(again[i])) << "result " << i;
   }
-  const auto again = run(at::kCUDA, GetParam(), "flex");
-  for (size_t i = 0; i < found.size(); ++i) EXPECT_TRUE(found[i].equal(again[i])) << i;
+}
+
+// Of every head size that has kernels of its own, over more keys than are held at once.
+TEST_P(FlashCuda, IsAsExactInEveryHeadSize) {
+  at::manual_seed(4);
+  for (const int64_t D : {16, 32, 64, 80, 96, 128, 192, 256}) {
+    for (const double dropout : {0.0, 0.1}) {
+      SCOPED_TRACE(c10::str("D ", D, ", dropout ", dropout));
+      expect_as_exact(
+          random_inputs(GetParam(), 2, 4, 2, 250, 250, D),
+          [&](const Results&) {
+            return Spec{.mask = flex::causal(), .dropout = {dropout, 5}};
+          },
+          GetParam(), "flash");
+    }
+  }
+}
+
+// Few queries, whose keys are dealt to several blocks; and so many heads that they are not.
+TEST_P(FlashCuda, Decodes) {
+  at::manual_seed(5);
+  struct Sizes {
+    int64_t B, H, H_kv, T, S, D;
+  };
+  for (const Sizes& s : std::vector<Sizes>{{1, 4, 1, 1, 1000, 128},
+                                           {1, 4, 4, 3, 1000, 64},
+                                           {2, 4, 2, 200, 600, 80},
+                                           {64, 16, 8, 1, 300, 64}}) {
+    SCOPED_TRACE(c10::str("B ", s.B, " H ", s.H, " T ", s.T, " S ", s.S, " D ", s.D));
+    expect_as_exact(
+        random_inputs(GetParam(), s.B, s.H, s.H_kv, s.T, s.S, s.D),
+        [&](const Results&) { return Spec{.mask = flex::causal()}; }, GetParam(), "flash");
+  }
+}
+
+TEST_P(FlashCuda, ReadsRowsThatLieAnywhere) {
+  at::manual_seed(6);
+  const Inputs inputs = random_inputs(GetParam(), 1, 2, 2, 70, 70, 64);
+  const auto shifted = [&](const at::Tensor& x) {  // by one number, so that no row is aligned
+    const at::Tensor memory = at::empty({x.numel() + 1}, x.options().device(at::kCUDA));
+    return memory.narrow(0, 1, x.numel()).view(x.sizes()).copy_(x);
+  };
+  const Spec spec = {.mask = flex::causal()};
+  const Results& x = inputs.tensors;
+  const auto output = [&](const auto& place) {
+    return attend(place(x[0]), place(x[1]), place(x[2]), spec, "flash").output;
+  };
+  EXPECT_TRUE(output(shifted).equal(output([](const at::Tensor& t) { return t.cuda(); })));
+}
+
+// Documents and a learned bias under a soft cap: every part of a program, and the gradient of what
+// it captures.
+TEST_P(FlashCuda, RunsMasksAndScores) {
+  at::manual_seed(3);
+  const int64_t B = 2, H = 4, T = 200, S = 300;
+  Inputs inputs = random_inputs(GetParam(), B, H, 2, T, S, 64);
+  inputs.tensors.push_back(at::randn({H, 2 * S - 1}));
+  const at::Tensor numbers = at::randint(0, 20, {B, S}, at::kLong).eq(0).cumsum(1);
+  const auto make = [&](const Results& leaves) {
+    const flex::Captured document("document", numbers.to(leaves[0].device()));
+    const flex::Captured bias("bias", leaves[3]);
+    return Spec{.mask = flex::causal() & flex::trace_mask([&](auto b, auto, auto q, auto kv) {
+                          return document[b][q] == document[b][kv];
+                        }),
+                .score = flex::trace_score([&](auto s, auto, auto h, auto q, auto kv) {
+                  return 5.0 * tanh((s + bias[h][q - kv + (S - 1)]) / 5.0);
+                })};
+  };
+  expect_as_exact(inputs, make, GetParam(), "flex");
 }
 
 INSTANTIATE_TEST_SUITE_P(Types, FlashCuda, testing::Values(at::kBFloat16, at::kHalf, at::kFloat),

@@ -220,6 +220,18 @@ TEST(Evaluate, DividesIntegersToTheFloorAndFloatsTruly) {
             static_cast<double>(std::numeric_limits<int64_t>::min()));
 }
 
+// For which the host would wait for a GPU, and which a recorded step cannot do; here there are
+// none.
+TEST(Evaluate, LooksAtNoValuesOfAnIndexThatIsSurelyWithin) {
+  const auto meta = at::TensorOptions(at::kMeta);
+  const Captured bias("bias", at::empty({4, 39}, meta));
+  const Expression score =
+      trace_score([&](auto s, auto, auto h, auto q, auto kv) { return s + bias[h][q - kv + 19]; });
+  const at::Tensor scores = at::empty({1, 4, 10, 20}, meta);
+  EXPECT_NO_THROW(
+      evaluate(score, {.H = 4, .T = 10, .S = 20, .device = at::kMeta, .score = scores}));
+}
+
 TEST(Evaluate, NamesTheTensorThatCannotBeRead) {
   const EvaluateOptions options = {.B = 2, .H = 3, .T = 4, .S = 6};
   const auto refused = [&](const Expression& e) { return refusal([&] { evaluate(e, options); }); };

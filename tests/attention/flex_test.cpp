@@ -12,6 +12,7 @@
 
 #include "attention/flex/evaluate.h"
 #include "attention/flex/tile_code.h"
+#include "attention/fused.h"
 #include "attention/registry.h"
 #include "tests/attention/flex_cases.h"
 #include "tests/attention/random_expression.h"
@@ -284,6 +285,22 @@ TEST(FlexCpuRefusals, SayWhatTheKernelsCannotHold) {
             std::string::npos);
   EXPECT_EQ(refused({.block_size = 24}),
             "[attention] block_size must be a positive multiple of 16, is 24");
+}
+
+// A GPU has no ranges of keys: its recorded steps find their block masks through tensors of its
+// own.
+TEST(FlexCpuBlocks, AreOfDocumentsWhereverQueriesAreNotOnACpu) {
+  const Captured document("document",
+                          at::arange(256).div(50, "floor").to(at::kLong).view({1, 256}));
+  const Spec spec = {.mask = trace_mask([&](auto b, auto, auto q, auto kv) {
+                       return document[b][q] == document[b][kv];
+                     })};
+  const auto blocks = [&](at::Device device) {
+    const at::Tensor q = at::empty({1, 2, 256, 16}, device);
+    return fused_options(q, q, spec).blocks;
+  };
+  EXPECT_NE(blocks(at::kMeta), nullptr);
+  EXPECT_EQ(blocks(at::kCPU), nullptr);
 }
 
 TEST(FlexCpuBlocks, ChangeNothingWhateverTheirSize) {

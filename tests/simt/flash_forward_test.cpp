@@ -92,6 +92,17 @@ TEST(FlashForward, InfinitiesAndNansReachOnlyTheRowsThatSeeThem) {
   }
 }
 
+// Which 0 times such a value would not be.
+TEST(FlashForward, RowsThatSeeNothingAreZeroWhateverTheValuesAre) {
+  const Problem p = {.T = 70, .S = 30, .D = 32};
+  Inputs x = random_inputs(p, rounded<Bf16>);
+  std::fill(x.v.begin(), x.v.end(), NAN);
+  const Results got = run_forward<ForwardConfig<Bf16, 32, cuda::forward_shape(32, Gpu::large)>,
+                                  ForwardFeatures<false>>(p, x);
+  EXPECT_EQ(std::count(got.o.begin(), got.o.begin() + 40 * 32, 0), 40 * 32);
+  EXPECT_TRUE(std::isnan(got.o[40 * 32]));
+}
+
 TEST(FlashForward, DropsWhatPhiloxSays) {
   expect_close<Bf16, 32, Gpu::large, true>(
       {.B = 2, .H = 2, .T = 70, .S = 90, .right = kUnbounded, .dropout = 0.3, .seed = 7});

@@ -3,6 +3,8 @@
 //
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 namespace nanoflex::simt {
 namespace {
 
@@ -54,6 +56,29 @@ TEST(FlashFp32, IsRightForLargeHeads) {
 
 TEST(FlashFp32, RowsThatSeeNothing) { expect_close<32>({.T = 70, .S = 30}); }
 
+// As where a result of partial attention is merged by its logsumexp of -inf.
+TEST(FlashFp32, RowsThatSeeNothingPassNoGradientOnWhateverTheirsIs) {
+  const Problem p = {.T = 70, .S = 30, .D = 32};
+  Inputs x = random_inputs(p, rounded<float>);
+  std::fill_n(x.d_lse.begin(), 40, 0);
+  const Results forward = run_forward_fp32<32, false, false>(p, x);
+  const Results expected = run_backward_fp32<32, false, false>(p, x, forward);
+  std::fill_n(x.d_lse.begin(), 40, NAN);
+  const Results got = run_backward_fp32<32, false, false>(p, x, forward);
+  EXPECT_EQ(got.dq, expected.dq);
+  EXPECT_EQ(got.dk, expected.dk);
+  EXPECT_EQ(got.dv, expected.dv);
+}
+
+TEST(FlashFp32, RowsThatSeeNothingAreZeroWhateverTheValuesAre) {
+  const Problem p = {.T = 70, .S = 30, .D = 32};
+  Inputs x = random_inputs(p, rounded<float>);
+  std::fill(x.v.begin(), x.v.end(), NAN);
+  const Results got = run_forward_fp32<32, false, false>(p, x);
+  EXPECT_EQ(std::count(got.o.begin(), got.o.begin() + 40 * 32, 0), 40 * 32);
+  EXPECT_TRUE(std::isnan(got.o[40 * 32]));
+}
+
 TEST(FlashFp32, DropsWhatPhiloxSays) {
   expect_close<32, true>({.H = 2, .T = 70, .S = 40, .right = kUnbounded, .dropout = 0.3});
 }
@@ -76,6 +101,15 @@ TEST(FlashFp32, Tf32IsRightToItsOwnPrecision) {
   expect_close<64, false, true>({.H = 2, .T = 70, .S = 80});
   expect_close<80, false, true>({.T = 40, .S = 40, .left = 20});
   expect_close<256, true, true>({.T = 20, .S = 40, .dropout = 0.2});
+}
+
+// All ones, as a GPU makes it.
+TEST(FlashFp32, Tf32HandsAGpusNanOn) {
+  const Problem p = {.T = 20, .S = 20, .D = 32};
+  Inputs x = random_inputs(p, rounded<float>);
+  x.v[3 * 32] = __builtin_bit_cast(double, 0x7fff'ffff'ffff'ffff);
+  const Results got = run_forward_fp32<32, true, false>(p, x);
+  EXPECT_TRUE(std::isnan(got.o[3 * 32]));
 }
 
 }  // namespace

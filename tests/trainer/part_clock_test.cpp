@@ -1,8 +1,10 @@
 #include "trainer/part_clock.h"
 
+#include <ATen/ThreadLocalState.h>
 #include <gtest/gtest.h>
 
 #include <chrono>
+#include <thread>
 
 #include "attention/attention.h"
 #include "model/head.h"
@@ -13,7 +15,7 @@ namespace {
 
 double seconds_of(const std::function<void()>& body, std::map<std::string, double>& parts) {
   const auto begin = std::chrono::steady_clock::now();
-  PartClock clock;
+  PartClock clock(at::kCPU);
   body();
   parts = clock.stop();
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
@@ -38,6 +40,22 @@ TEST(PartClock, CountsABackwardPassWhereItsForwardPassRan) {
   EXPECT_GT(parts.at("attention"), 0.5 * all);
   EXPECT_TRUE(sum_of(parts) <= all);
   EXPECT_TRUE(sum_of(parts) >= 0.5 * all);
+}
+
+// As autograd does for a GPU.
+TEST(PartClock, CountsWhatAnotherThreadDoesForThisOne) {
+  const at::Tensor x = at::randn({300, 300});
+  std::map<std::string, double> parts;
+  seconds_of(
+      [&] {
+        const at::ThreadLocalState state;
+        std::thread([&] {
+          const at::ThreadLocalStateGuard guard(state);
+          for (int i = 0; i < 20; ++i) at::mm(x, x);
+        }).join();
+      },
+      parts);
+  EXPECT_GT(parts.at("other products"), 0);
 }
 
 TEST(PartClock, TellsTheHeadFromOtherProducts) {

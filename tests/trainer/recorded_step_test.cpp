@@ -85,6 +85,7 @@ Steps take_steps(const Config& config, bool graph) {
 
 TEST(RecordedStepCuda, GivesTheSameBitsWhateverChangesFromBatchToBatch) {
   if (!at::hasCUDA()) GTEST_SKIP() << "there is no GPU here";
+  at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/false);  // as train() does
   for (const std::string backend : {"sdpa", "flash", "flex"}) {
     for (const int64_t rows : {4, 2}) {
       SCOPED_TRACE(backend + ", " + std::to_string(rows) + " rows at once");
