@@ -6,8 +6,8 @@
 namespace nanoflex {
 namespace {
 
-std::string why_unsupported(const at::Tensor& q, const at::Tensor&, const at::Tensor&,
-                            const Spec& spec) {
+std::string why_not_flash(const at::Tensor& q, const at::Tensor&, const at::Tensor&,
+                          const Spec& spec) {
   const std::string reason = why_no_fused_kernels(q);
   if (!reason.empty()) return reason;
   const auto band = flex::band_of(spec.mask);
@@ -20,7 +20,8 @@ std::string why_unsupported(const at::Tensor& q, const at::Tensor&, const at::Te
   return "";
 }
 
-Attention forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const Spec& spec) {
+Attention flash_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                          const Spec& spec) {
   const flex::Band band = *flex::band_of(spec.mask);
   return attend_fused(q, k, v,
                       {.left = band.left.value_or(FusedOptions::kUnbounded),
@@ -33,6 +34,6 @@ Attention forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
 
 }  // namespace
 
-Backend flash_backend() { return {"flash", true, why_unsupported, forward}; }
+Backend flash_backend() { return {"flash", true, why_not_flash, flash_attention}; }
 
 }  // namespace nanoflex

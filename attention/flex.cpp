@@ -26,8 +26,8 @@ FusedOptions without_blocks(const at::Tensor& q, const Spec& spec) {
           .need_logsumexp = spec.need_logsumexp};
 }
 
-std::string why_unsupported(const at::Tensor& q, const at::Tensor& k, const at::Tensor&,
-                            const Spec& spec) {
+std::string why_not_flex(const at::Tensor& q, const at::Tensor& k, const at::Tensor&,
+                         const Spec& spec) {
   const std::string reason = why_no_fused_kernels(q);
   if (!reason.empty()) return reason;
   const FusedOptions options = without_blocks(q, spec);
@@ -38,7 +38,8 @@ std::string why_unsupported(const at::Tensor& q, const at::Tensor& k, const at::
   return flex::why_no_tile_code(tile_code_options(q, k, options));
 }
 
-Attention forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const Spec& spec) {
+Attention flex_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                         const Spec& spec) {
   return attend_fused(q, k, v, fused_options(q, k, spec), "flex");
 }
 
@@ -63,6 +64,6 @@ FusedOptions fused_options(const at::Tensor& q, const at::Tensor& k, const Spec&
   return options;
 }
 
-Backend flex_backend() { return {"flex", true, why_unsupported, forward}; }
+Backend flex_backend() { return {"flex", true, why_not_flex, flex_attention}; }
 
 }  // namespace nanoflex

@@ -3,8 +3,8 @@
 namespace nanoflex {
 namespace {
 
-std::string why_unsupported(const at::Tensor& q, const at::Tensor& k, const at::Tensor&,
-                            const Spec& spec) {
+std::string why_not_sdpa(const at::Tensor& q, const at::Tensor& k, const at::Tensor&,
+                         const Spec& spec) {
   const bool causal = flex::equal(spec.mask, flex::causal());
   if (!causal && !flex::equal(spec.mask, flex::full())) {
     return "mask '" + flex::to_text(spec.mask) + "' is neither 'causal' nor 'full'";
@@ -22,7 +22,8 @@ std::string why_unsupported(const at::Tensor& q, const at::Tensor& k, const at::
   return "";
 }
 
-Attention forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const Spec& spec) {
+Attention sdpa_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                         const Spec& spec) {
   // One query stands last and sees every key; ATen would put it first.
   const bool causal = q.size(2) > 1 && flex::equal(spec.mask, flex::causal());
   const bool grouped = q.size(1) != k.size(1);
@@ -33,6 +34,6 @@ Attention forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
 
 }  // namespace
 
-Backend sdpa_backend() { return {"sdpa", false, why_unsupported, forward}; }
+Backend sdpa_backend() { return {"sdpa", false, why_not_sdpa, sdpa_attention}; }
 
 }  // namespace nanoflex

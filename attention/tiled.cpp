@@ -190,20 +190,21 @@ struct TiledForward : torch::autograd::Function<TiledForward> {
   }
 };
 
-std::string why_unsupported(const at::Tensor&, const at::Tensor&, const at::Tensor&,
-                            const Spec& spec) {
+std::string why_not_tiled(const at::Tensor&, const at::Tensor&, const at::Tensor&,
+                          const Spec& spec) {
   if (spec.dropout.probability > 0) return "it has no dropout";
   if (!spec.score.defined()) return "";
   return "it takes no score expression yet ('" + flex::to_text(spec.score) + "')";
 }
 
-Attention forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const Spec& spec) {
+Attention tiled_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                          const Spec& spec) {
   const variable_list result = TiledForward::apply(q, k, v, spec.mask, scale_of(q, spec));
   return {result[0], result[1]};
 }
 
 }  // namespace
 
-Backend tiled_backend() { return {"tiled", false, why_unsupported, forward}; }
+Backend tiled_backend() { return {"tiled", false, why_not_tiled, tiled_attention}; }
 
 }  // namespace nanoflex

@@ -6,7 +6,7 @@
 namespace nanoflex {
 namespace {
 
-constexpr double kInfinity = std::numeric_limits<double>::infinity();
+constexpr double kMinusInfinity = -std::numeric_limits<double>::infinity();
 
 bool is_full(const flex::Expression& mask) { return flex::equal(mask, flex::full()); }
 
@@ -28,15 +28,15 @@ at::Tensor mask_and_change(at::Tensor scores, const Spec& spec) {
     options.score = hidden.defined() ? scores.masked_fill(hidden, 0) : scores;
     scores = flex::evaluate(spec.score, options).to(scores.scalar_type()).expand_as(scores);
   }
-  return hidden.defined() ? scores.masked_fill(hidden, -kInfinity) : scores;
+  return hidden.defined() ? scores.masked_fill(hidden, kMinusInfinity) : scores;
 }
 
 // Rows that see nothing are taken out before the logarithm, so that their gradient is 0 and not
 // NaN.
 at::Tensor safe_logsumexp(const at::Tensor& scores) {
-  const at::Tensor blind = scores.detach().amax(-1) == -kInfinity;
+  const at::Tensor blind = scores.detach().amax(-1) == kMinusInfinity;
   return at::logsumexp(scores.masked_fill(blind.unsqueeze(-1), 0), -1)
-      .masked_fill(blind, -kInfinity);
+      .masked_fill(blind, kMinusInfinity);
 }
 
 std::string runs_everything(const at::Tensor&, const at::Tensor&, const at::Tensor&, const Spec&) {

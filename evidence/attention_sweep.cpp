@@ -14,30 +14,30 @@ namespace {
 
 using nlohmann::ordered_json;
 
-const std::vector<std::string> kBackends = {"vanilla", "sdpa", "flash"};
+const std::vector<std::string> kSweepBackends = {"vanilla", "sdpa", "flash"};
 
-struct Shape {
+struct SweepShape {
   int64_t B, H, T, D;
   int64_t window = 0;  // keys back; 0: all
-  std::vector<std::string> backends = kBackends;
+  std::vector<std::string> backends = kSweepBackends;
 };
 
-std::string name_of(const Shape& s) {
+std::string name_of(const SweepShape& s) {
   std::string name = c10::str("B", s.B, " H", s.H, " T", s.T, " D", s.D, " causal");
   return s.window > 0 ? c10::str(name, " window(", s.window, ")") : name;
 }
 
-std::vector<Shape> shapes_of(const SweepOptions& options) {
-  std::vector<Shape> shapes = {{2, 8, 1024, 64},
-                               {1, 1, 4096, 64},
-                               {1, 1, 4096, 128},
-                               {8, 4, 256, 32},
-                               {1, 1, 8192, 64, 256, {"flash"}}};
+std::vector<SweepShape> shapes_of(const SweepOptions& options) {
+  std::vector<SweepShape> shapes = {{2, 8, 1024, 64},
+                                    {1, 1, 4096, 64},
+                                    {1, 1, 4096, 128},
+                                    {8, 4, 256, 32},
+                                    {1, 1, 8192, 64, 256, {"flash"}}};
   if (options.longest < 8192)
     shapes.push_back({1, 1, 8192, 64, 0, {"flash"}});  // beside the window
   for (int64_t D = 16; D <= 128; D *= 2) {
     for (int64_t T = 128; T <= options.longest; T *= 2) {
-      const auto same = [&](const Shape& s) {
+      const auto same = [&](const SweepShape& s) {
         return s.B == 1 && s.H == 1 && s.T == T && s.D == D && s.window == 0;
       };
       if (std::none_of(shapes.begin(), shapes.end(), same)) shapes.push_back({1, 1, T, D});
@@ -46,23 +46,23 @@ std::vector<Shape> shapes_of(const SweepOptions& options) {
   return shapes;
 }
 
-flex::Expression mask_of(const Shape& s) {
+flex::Expression mask_of(const SweepShape& s) {
   return s.window > 0 ? flex::causal() & flex::window(s.window) : flex::causal();
 }
 
 // Pairs that a causal mask leaves, counted as half of all by convention.
-double forward_flops(const Shape& s) {
+double forward_flops(const SweepShape& s) {
   const auto T = static_cast<double>(s.T);
   const double pairs = s.window > 0 ? T * static_cast<double>(s.window + 1) : T * T / 2;
   return 4.0 * static_cast<double>(s.B * s.H * s.D) * pairs;
 }
 
-double flops(const Shape& s, const std::string& pass) {
+double flops(const SweepShape& s, const std::string& pass) {
   const double forward = forward_flops(s);
   return pass == "forward" ? forward : pass == "backward" ? 2.5 * forward : 3.5 * forward;
 }
 
-std::vector<Variant> variants_of(const Shape& s) {
+std::vector<Variant> variants_of(const SweepShape& s) {
   std::vector<Variant> variants;
   for (const std::string& backend : s.backends) {
     variants.push_back({backend, backend, {.mask = mask_of(s)}});
@@ -75,14 +75,14 @@ class Sweep {
   explicit Sweep(const SweepOptions& options) : options_(options) {}
 
   ordered_json run() {
-    const std::vector<Shape> shapes = shapes_of(options_);
+    const std::vector<SweepShape> shapes = shapes_of(options_);
     const size_t count = shapes.size() * options_.dtypes.size();
     size_t done = 0;
     for (const at::ScalarType dtype : options_.dtypes) {
       ms_per_flop_.clear();
       gemm_ms_ = measure({gemm(dtype, options_.device)}, measure_options())[0].median_ms;
       rates_[dtype_name(dtype)] = kGemmFlops / gemm_ms_ / 1e9;
-      for (const Shape& shape : shapes) {
+      for (const SweepShape& shape : shapes) {
         show_progress(++done, count, dtype_name(dtype) + " " + name_of(shape));
         run_case(shape, dtype);
       }
@@ -99,7 +99,7 @@ class Sweep {
     return {.repeat = options_.repeat, .device = options_.device};
   }
 
-  void run_case(const Shape& shape, at::ScalarType dtype) {
+  void run_case(const SweepShape& shape, at::ScalarType dtype) {
     const PassTensors x =
         random_tensors({shape.B, shape.H, shape.T, shape.D}, dtype, options_.device);
     std::vector<Variant> able;
@@ -128,19 +128,20 @@ class Sweep {
   }
 
   // From what the backend's last case took: where LibTorch emulates bf16, some would take minutes.
-  std::string why_too_slow(const std::string& backend, const Shape& shape, at::ScalarType dtype) {
+  std::string why_too_slow(const std::string& backend, const SweepShape& shape,
+                           at::ScalarType dtype) {
     const double seconds = ms_per_flop_[backend] * flops(shape, "step") / 1e3;
     const double patience = options_.quick ? 5 : 60;
     if (seconds <= patience) return "";
     return c10::str("would take about ", std::llround(seconds), " s a step in ", dtype_name(dtype));
   }
 
-  RowName row_name(const Shape& s, at::ScalarType dtype, const std::string& backend,
+  RowName row_name(const SweepShape& s, at::ScalarType dtype, const std::string& backend,
                    const std::string& pass) const {
     return {name_of(s), backend, pass, options_.device, dtype};
   }
 
-  static void add_sizes(ordered_json& row, const Shape& s) {
+  static void add_sizes(ordered_json& row, const SweepShape& s) {
     row["B"] = s.B, row["H"] = s.H, row["T"] = s.T, row["D"] = s.D;
   }
 

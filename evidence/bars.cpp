@@ -9,7 +9,7 @@
 namespace nanoflex {
 namespace {
 
-constexpr double kHeight = 400, kLeft = 70, kLegend = 48, kTop = 50, kBottom = 50;
+constexpr double kBarsHeight = 400, kBarsLeft = 70, kLegend = 48, kBarsTop = 50, kBarsBottom = 50;
 constexpr double kBar = 34, kGap = 24, kLetter = 6.5,
                  kLeast = 300;  // widths; the last of all groups
 
@@ -23,18 +23,19 @@ double step_of(double most) {
 }
 
 void draw_scale(std::ostringstream& svg, double right, double step, double top) {
-  const double base = kHeight - kBottom;
+  const double base = kBarsHeight - kBarsBottom;
   for (int i = 0; i * step <= top * (1 + 1e-9); ++i) {
-    const double y = base - i * step / top * (base - kTop);
-    svg << "<line class='grid' x1='" << kLeft << "' x2='" << right << "' y1='" << y << "' y2='" << y
-        << "'/><text x='" << kLeft - 8 << "' y='" << y + 4 << "' text-anchor='end'>"
+    const double y = base - i * step / top * (base - kBarsTop);
+    svg << "<line class='grid' x1='" << kBarsLeft << "' x2='" << right << "' y1='" << y << "' y2='"
+        << y << "'/><text x='" << kBarsLeft - 8 << "' y='" << y + 4 << "' text-anchor='end'>"
         << plain_number(i * step) << "</text>\n";
   }
 }
 
 void draw_bar(std::ostringstream& svg, double x, std::optional<double> value, double top,
               size_t index) {
-  const double base = kHeight - kBottom, height = value.value_or(0) / top * (base - kTop);
+  const double base = kBarsHeight - kBarsBottom,
+               height = value.value_or(0) / top * (base - kBarsTop);
   if (value) {
     svg << "<rect class='bar' x='" << x + 1 << "' y='" << base - height << "' width='" << kBar - 2
         << "' height='" << height << "' fill='" << series_colour(index) << "'/>";
@@ -72,18 +73,18 @@ std::string bar_chart(const std::string& title, const std::string& x_title,
   for (const std::string& group : groups) {
     group_width = std::max(group_width, kLetter * static_cast<double>(group.size()) + kGap);
   }
-  const double right = kLeft + group_width * count, base = kHeight - kBottom;
+  const double right = kBarsLeft + group_width * count, base = kBarsHeight - kBarsBottom;
   std::ostringstream svg;
   double longest = 0;  // name
   for (const Bars& bars : series) longest = std::max(longest, kLetter * bars.name.size());
-  svg << begin_svg(right + kLegend + longest, kHeight, kLeft, title);
+  svg << begin_svg(right + kLegend + longest, kBarsHeight, kBarsLeft, title);
   draw_scale(svg, right, step, top);
-  svg << "<text transform='translate(16," << (kTop + base) / 2
+  svg << "<text transform='translate(16," << (kBarsTop + base) / 2
       << ") rotate(-90)' text-anchor='middle'>" << svg_text(y_title) << "</text>\n<text x='"
-      << (kLeft + right) / 2 << "' y='" << kHeight - 10 << "' text-anchor='middle'>"
+      << (kBarsLeft + right) / 2 << "' y='" << kBarsHeight - 10 << "' text-anchor='middle'>"
       << svg_text(x_title) << "</text>\n";
   for (size_t group = 0; group < groups.size(); ++group) {
-    const double middle = kLeft + group_width * (static_cast<double>(group) + 0.5);
+    const double middle = kBarsLeft + group_width * (static_cast<double>(group) + 0.5);
     const double x = middle - bars_width / 2;
     for (size_t i = 0; i < series.size(); ++i) {
       draw_bar(svg, x + kBar * static_cast<double>(i), series[i].values.at(group), top, i);
@@ -92,7 +93,7 @@ std::string bar_chart(const std::string& title, const std::string& x_title,
         << svg_text(groups[group]) << "</text>\n";
   }
   for (size_t i = 0; i < series.size(); ++i) {
-    svg << legend_line(right + 12, kTop + 18.0 * static_cast<double>(i), i, series[i].name);
+    svg << legend_line(right + 12, kBarsTop + 18.0 * static_cast<double>(i), i, series[i].name);
   }
   svg << "</svg>\n";
   return svg.str();

@@ -9,7 +9,8 @@
 namespace nanoflex {
 namespace {
 
-constexpr double kWidth = 640, kHeight = 400, kLeft = 70, kRight = 150, kTop = 40, kBottom = 50;
+constexpr double kWidth = 640, kChartHeight = 400, kChartLeft = 70, kRight = 150, kChartTop = 40,
+                 kChartBottom = 50;
 
 struct Axis {
   double low, high;  // exponents
@@ -59,13 +60,13 @@ std::string log_chart(const std::string& title, const std::string& x_title,
     for (const auto& [x, y] : line.points) xs.push_back(x), ys.push_back(y);
   }
   if (xs.empty()) xs = ys = {1, 2};
-  const Axis x = axis(xs, 2, kLeft, kWidth - kRight);
+  const Axis x = axis(xs, 2, kChartLeft, kWidth - kRight);
   const auto [least, most] = std::minmax_element(ys.begin(), ys.end());
-  const Axis y = axis(ys, *most / *least > 100 ? 10 : 2, kHeight - kBottom, kTop);
+  const Axis y = axis(ys, *most / *least > 100 ? 10 : 2, kChartHeight - kChartBottom, kChartTop);
   std::ostringstream svg;
-  svg << begin_svg(kWidth, kHeight, kLeft, title);
+  svg << begin_svg(kWidth, kChartHeight, kChartLeft, title);
   draw_axes(svg, x, y);
-  svg << "<text x='" << (x.begin + x.end) / 2 << "' y='" << kHeight - 10
+  svg << "<text x='" << (x.begin + x.end) / 2 << "' y='" << kChartHeight - 10
       << "' text-anchor='middle'>" << svg_text(x_title) << "</text>\n<text transform='translate(16,"
       << (y.begin + y.end) / 2 << ") rotate(-90)' text-anchor='middle'>" << svg_text(y_title)
       << "</text>\n";
@@ -78,7 +79,8 @@ std::string log_chart(const std::string& title, const std::string& x_title,
       svg << "<circle r='3' fill='" << colour << "' cx='" << x.at(px) << "' cy='" << y.at(py)
           << "'/>";
     }
-    svg << "\n" << legend_line(x.end + 12, kTop + 18.0 * static_cast<double>(i), i, series[i].name);
+    svg << "\n"
+        << legend_line(x.end + 12, kChartTop + 18.0 * static_cast<double>(i), i, series[i].name);
   }
   svg << "</svg>\n";
   return svg.str();

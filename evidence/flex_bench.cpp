@@ -18,17 +18,19 @@ namespace {
 
 using nlohmann::ordered_json;
 
-struct Shape {
+struct FlexShape {
   int64_t B, H, T, D;
 };
 
-std::string name_of(const Shape& s) { return c10::str("B", s.B, " H", s.H, " T", s.T, " D", s.D); }
+std::string name_of(const FlexShape& s) {
+  return c10::str("B", s.B, " H", s.H, " T", s.T, " D", s.D);
+}
 
 // The case whose forward pass is timed in PyTorch too.
 const std::string kPeers = "B2 H8 T1024 D64 causal";
 
 // The models' shapes of the attention bench, and the guide's B 32, T 1950.
-std::vector<Shape> shapes_of(const FlexBenchOptions& options) {
+std::vector<FlexShape> shapes_of(const FlexBenchOptions& options) {
   return {{2, 8, 1024, 64},
           {1, 1, 4096, 64},
           {1, 1, 4096, 128},
@@ -46,7 +48,7 @@ struct Contestant {
 
 struct Contest {
   std::string name;
-  Shape shape;
+  FlexShape shape;
   std::vector<Contestant> contestants;
 };
 
@@ -58,7 +60,7 @@ double score_target(const FlexBenchOptions& options) {
   return tiles ? 0.6 : 0.8;
 }
 
-Contest causal_contest(const Shape& s, const FlexBenchOptions& options) {
+Contest causal_contest(const FlexShape& s, const FlexBenchOptions& options) {
   const Spec causal = {.mask = flex::causal()};
   Spec softcap = causal, alibi = causal;
   softcap.score = flex::parse_score("softcap(20)");
@@ -73,7 +75,7 @@ Contest causal_contest(const Shape& s, const FlexBenchOptions& options) {
 }
 
 Contest document_contest(const FlexBenchOptions& options) {
-  const Shape s = {1, 1, 4096, 64};
+  const FlexShape s = {1, 1, 4096, 64};
   const Spec causal = {.mask = flex::causal()};
   const Spec document = {
       .mask = flex::bind(flex::parse_mask("causal & document"),
@@ -94,7 +96,8 @@ Contest document_contest(const FlexBenchOptions& options) {
 
 // Of the flex lab: the expressions on whole tensors against the same ones fused.
 Contest eager_contest(const FlexBenchOptions& options) {
-  const Shape s = {options.quick ? 1 : 2, options.quick ? 4 : 8, options.quick ? 512 : 1024, 64};
+  const FlexShape s = {options.quick ? 1 : 2, options.quick ? 4 : 8, options.quick ? 512 : 1024,
+                       64};
   const at::Tensor document =
       equal_documents(s.B, s.T, options.quick ? 128 : 256).to(options.device);
   const Spec spec = {
@@ -106,14 +109,14 @@ Contest eager_contest(const FlexBenchOptions& options) {
           {{{"eager", "vanilla", spec}}, {{"flex", "flex", spec}, 5}}};
 }
 
-class Bench {
+class FlexBench {
  public:
-  explicit Bench(const FlexBenchOptions& options) : options_(options) {}
+  explicit FlexBench(const FlexBenchOptions& options) : options_(options) {}
 
   ordered_json run() {
     gemm_ms_ = measure({gemm(options_.dtype, options_.device)}, measure_options())[0].median_ms;
     std::vector<Contest> contests;
-    for (const Shape& shape : shapes_of(options_)) {
+    for (const FlexShape& shape : shapes_of(options_)) {
       contests.push_back(causal_contest(shape, options_));
     }
     contests.push_back(document_contest(options_));
@@ -139,7 +142,7 @@ class Bench {
   }
 
   void run_contest(const Contest& contest, const std::string& pass) {
-    const Shape& s = contest.shape;
+    const FlexShape& s = contest.shape;
     const PassTensors x = random_tensors({s.B, s.H, s.T, s.D}, options_.dtype, options_.device);
     std::vector<Variant> variants;
     for (const Contestant& contestant : contest.contestants) {
@@ -169,7 +172,7 @@ class Bench {
   }
 
   // Pairs of a causal mask, counted as half of all by convention.
-  static double flops(const Shape& s, const Contestant& contestant, const std::string& pass) {
+  static double flops(const FlexShape& s, const Contestant& contestant, const std::string& pass) {
     const auto T = static_cast<double>(s.T);
     const double forward =
         4.0 * static_cast<double>(s.B * s.H * s.D) * T * T / 2 * contestant.pairs;
@@ -198,7 +201,7 @@ class Bench {
   ordered_json rows_ = ordered_json::array();
 };
 
-std::string beside_python(const ordered_json& bench) {
+std::string flex_beside_python(const ordered_json& bench) {
   const auto ms = [&](const std::string& name, const std::string& pass) {
     for (const ordered_json& row : bench.at("rows")) {
       if (row.at("case") == name && row.at("backend") == "flex" && row.at("pass") == pass) {
@@ -215,7 +218,7 @@ std::string beside_python(const ordered_json& bench) {
 
 }  // namespace
 
-ordered_json bench_flex(const FlexBenchOptions& options) { return Bench(options).run(); }
+ordered_json bench_flex(const FlexBenchOptions& options) { return FlexBench(options).run(); }
 
 std::string flex_markdown(const ordered_json& bench) {
   std::vector<std::vector<std::string>> lines;
@@ -250,7 +253,7 @@ std::string flex_markdown(const ordered_json& bench) {
   return markdown_table({"case", "backend", "pass", "target", "ms", "spread", "of GEMM", "peak MB",
                          "measured", "wanted"},
                         4, lines) +
-         (bench.contains("python") ? beside_python(bench) : "");
+         (bench.contains("python") ? flex_beside_python(bench) : "");
 }
 
 std::string flex_chart(const ordered_json& bench) {

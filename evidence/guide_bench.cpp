@@ -13,7 +13,7 @@ namespace {
 
 using nlohmann::ordered_json;
 
-const std::vector<std::string> kBackends = {"vanilla", "flash", "flex"};
+const std::vector<std::string> kGuideBackends = {"vanilla", "flash", "flex"};
 
 struct GuideMask {
   std::string name;
@@ -74,7 +74,7 @@ class Guide {
     const auto skip = [&](const Variant& variant, const std::string& reason) {
       rows_.push_back(skipped_row(name(mask, variant.backend), reason));
     };
-    for (const std::string& backend : kBackends) {
+    for (const std::string& backend : kGuideBackends) {
       const Variant variant = {backend, backend, {.mask = mask.mask}};
       const std::string reason = why_skipped(variant, x_);
       reason.empty() ? able.push_back(variant) : skip(variant, reason);

@@ -118,9 +118,9 @@ std::vector<Case> cases_of(const StepBenchOptions& options) {
   return cases;
 }
 
-class Bench {
+class StepBench {
  public:
-  explicit Bench(const StepBenchOptions& options)
+  explicit StepBench(const StepBenchOptions& options)
       : options_(options), dtype_(choose_dtype(options.dtype, options.device)) {}
 
   ordered_json run() {
@@ -205,7 +205,7 @@ void add_parts(std::ostringstream& page, const ordered_json& rows) {
 }
 
 // Our fastest row of the baseline.
-std::string beside_python(const ordered_json& bench) {
+std::string step_beside_python(const ordered_json& bench) {
   const ordered_json* best = nullptr;
   for (const ordered_json& row : bench.at("rows")) {
     if (row.at("case") != "baseline") continue;
@@ -218,7 +218,7 @@ std::string beside_python(const ordered_json& bench) {
 
 }  // namespace
 
-ordered_json bench_step(const StepBenchOptions& options) { return Bench(options).run(); }
+ordered_json bench_step(const StepBenchOptions& options) { return StepBench(options).run(); }
 
 std::string step_markdown(const ordered_json& bench) {
   std::ostringstream page;
@@ -237,7 +237,7 @@ std::string step_markdown(const ordered_json& bench) {
          << fixed(row.at("peak_bytes").get<double>() / 1e6, 0) << " |\n";
   }
   add_parts(page, rows);
-  if (bench.contains("python")) page << beside_python(bench);
+  if (bench.contains("python")) page << step_beside_python(bench);
   return page.str();
 }
 

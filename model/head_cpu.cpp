@@ -18,7 +18,7 @@ using cpu::kHeadRows;
 using cpu::kHeadStride;
 
 constexpr int64_t kSections = 48;  // of the vocabulary: enough for many cores, whatever there are
-constexpr int64_t kIgnored = -1;
+constexpr int64_t kIgnoredTarget = -1;
 
 // Work of one thread at a time, on a chunk of rows after the other.
 class Head {
@@ -113,7 +113,7 @@ class Head {
       for (int64_t section = 0; section < sections_; ++section) sum += sums(section)[i];
       float& factor = factors_.mutable_data_ptr<float>()[i];
       losses[i] = factor = 0;
-      if (target == kIgnored) continue;
+      if (target == kIgnoredTarget) continue;
       const double tanh = std::tanh(chunk.target_z[i] / options_.softcap);
       const double logit = options_.softcap * tanh, logsumexp = std::log(sum);
       losses[i] = static_cast<float>(logsumexp - logit + options_.z_loss * logsumexp * logsumexp);

@@ -15,7 +15,7 @@
 namespace nanoflex {
 namespace {
 
-[[noreturn]] void reject(const std::string& what) {
+[[noreturn]] void reject_attention(const std::string& what) {
   throw std::invalid_argument("[attention] " + what);
 }
 
@@ -27,7 +27,8 @@ std::vector<std::string> split_names(const std::string& text) {
     if (begin == std::string::npos) continue;
     names.push_back(name.substr(begin, end - begin + 1));
     if (std::count(names.begin(), names.end(), names.back()) > 1) {
-      reject("learned_tensors must name each tensor once, names '" + names.back() + "' twice");
+      reject_attention("learned_tensors must name each tensor once, names '" + names.back() +
+                       "' twice");
     }
   }
   return names;
@@ -50,14 +51,15 @@ std::string mask_text(const Config& config) {
 std::vector<std::optional<int64_t>> windows_of(const Config& config) {
   std::vector<std::optional<int64_t>> windows;
   if (config.window_size && config.window_pattern.find('S') == std::string::npos) {
-    reject("window_size is of the S layers of window_pattern, which is '" + config.window_pattern +
-           "'; add --window-pattern SSSL, or use a mask such as causal & window(" +
-           std::to_string(*config.window_size) + ")");
+    reject_attention("window_size is of the S layers of window_pattern, which is '" +
+                     config.window_pattern +
+                     "'; add --window-pattern SSSL, or use a mask such as causal & window(" +
+                     std::to_string(*config.window_size) + ")");
   }
   if (config.window_pattern.empty()) return windows;
   const int64_t size = config.window_size.value_or(config.sequence_len / 2);
   if (config.window_pattern.find_first_not_of("SL") != std::string::npos) {
-    reject("window_pattern must be made of S and L, is '" + config.window_pattern + "'");
+    reject_attention("window_pattern must be made of S and L, is '" + config.window_pattern + "'");
   }
   for (int64_t layer = 0; layer < config.n_layer; ++layer) {
     const char kind = config.window_pattern[layer % config.window_pattern.size()];
@@ -78,20 +80,21 @@ std::vector<int64_t> sizes_read(const flex::Expression& score, const std::string
                                 const flex::Box& box) {
   std::vector<flex::Expression> reads;
   collect_reads(score, name, reads);
-  if (reads.empty()) reject("learned tensor '" + name + "' is not read by the score");
+  if (reads.empty()) reject_attention("learned tensor '" + name + "' is not read by the score");
   std::vector<int64_t> sizes(reads[0].node().operands.size(), 1);
   for (const flex::Expression& read : reads) {
     if (read.node().operands.size() != sizes.size()) {
-      reject("learned tensor '" + name + "' is indexed by different numbers of values");
+      reject_attention("learned tensor '" + name + "' is indexed by different numbers of values");
     }
     for (size_t i = 0; i < sizes.size(); ++i) {
       const flex::Expression& index = read.node().operands[i];
       const flex::Bounds bounds = flex::Bounder(index).over(box);
       constexpr double kMost = 1 << 28;
       if (bounds.low < 0 || bounds.high >= kMost) {
-        reject("index '" + flex::to_text(index) + "' of learned tensor '" + name + "' goes from " +
-               std::to_string(static_cast<int64_t>(bounds.low)) + " to " +
-               std::to_string(static_cast<int64_t>(bounds.high)) + "; it must begin at 0 or above");
+        reject_attention("index '" + flex::to_text(index) + "' of learned tensor '" + name +
+                         "' goes from " + std::to_string(static_cast<int64_t>(bounds.low)) +
+                         " to " + std::to_string(static_cast<int64_t>(bounds.high)) +
+                         "; it must begin at 0 or above");
       }
       sizes[i] = std::max(sizes[i], static_cast<int64_t>(bounds.high) + 1);
     }
@@ -136,7 +139,8 @@ AttentionSetup describe_attention(const Config& config, at::Device device) {
   if (!config.score.empty()) setup.score = flex::parse_score(config.score, vocabulary);
   setup.windows = windows_of(config);
   if (!setup.score.defined() && !config.learned_tensors.empty()) {
-    reject("learned_tensors names '" + config.learned_tensors + "', but there is no score");
+    reject_attention("learned_tensors names '" + config.learned_tensors +
+                     "', but there is no score");
   }
   add_tensors(setup, config, device);
   return setup;

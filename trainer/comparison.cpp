@@ -52,7 +52,7 @@ std::vector<DifferingKey> differing_keys(const std::vector<Flat>& configs) {
 
 std::string shown_or_dash(const std::optional<json>& value) { return value ? shown(*value) : "-"; }
 
-struct Budget {
+struct ComparedBudget {
   std::optional<double> target_flops, flops, flops_per_step;
 
   std::string text() const {
@@ -62,8 +62,8 @@ struct Budget {
   }
 };
 
-Budget budget_of(const RunSummary& run, const Flat& config) {
-  Budget budget;
+ComparedBudget budget_of(const RunSummary& run, const Flat& config) {
+  ComparedBudget budget;
   budget.flops_per_step = run.flops_per_step;
   const auto target = look_up(config, "budget.target_flops");
   if (target && target->is_number()) budget.target_flops = target->get<double>();
@@ -71,7 +71,7 @@ Budget budget_of(const RunSummary& run, const Flat& config) {
   return budget;
 }
 
-bool same(const Budget& a, const Budget& b) {
+bool same(const ComparedBudget& a, const ComparedBudget& b) {
   if (a.target_flops && b.target_flops && a.target_flops != b.target_flops) return false;
   if (a.flops.has_value() != b.flops.has_value()) return false;
   if (!a.flops) return true;
@@ -169,7 +169,8 @@ Comparison compare(const std::vector<RunSummary>& runs) {
   for (size_t i = 0; i < runs.size(); ++i) {
     if (runs[i].status != "finished")
       warnings.push_back(labels[i] + " is not finished but " + runs[i].status);
-    const Budget budget = budget_of(runs[i], configs[i]), first = budget_of(runs[0], configs[0]);
+    const ComparedBudget budget = budget_of(runs[i], configs[i]),
+                         first = budget_of(runs[0], configs[0]);
     if (!same(budget, first))
       warnings.push_back("different budgets: " + labels[i] + " has " + budget.text() + ", " +
                          labels[0] + " has " + first.text());

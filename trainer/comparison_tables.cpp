@@ -9,7 +9,7 @@ namespace {
 
 using nlohmann::json;
 
-std::string shown_or_dash(const std::optional<json>& value) { return value ? shown(*value) : "-"; }
+std::string cell_text(const std::optional<json>& value) { return value ? shown(*value) : "-"; }
 
 std::string verdict(const SeedGroup::Number& number, const Metric& metric) {
   if (!number.ratio) return "";
@@ -83,7 +83,7 @@ Table keys_table(const Comparison& comparison) {
   for (const auto& [key, values] : comparison.differing_keys) {
     auto& cells = table.emplace_back();
     cells = {key};
-    for (const auto& value : values) cells.push_back(shown_or_dash(value));
+    for (const auto& value : values) cells.push_back(cell_text(value));
   }
   return table;
 }

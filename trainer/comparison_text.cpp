@@ -10,7 +10,7 @@ namespace {
 
 using nlohmann::json;
 
-constexpr int kSchema = 1;  // of to_json's answer
+constexpr int kComparisonSchema = 1;  // of to_json's answer
 
 size_t width(const std::string& text) {  // in characters: UTF-8's continuation bytes take no room
   return std::count_if(text.begin(), text.end(), [](char c) { return (c & 0xc0) != 0x80; });
@@ -109,7 +109,7 @@ std::string to_json(const Comparison& comparison) {
                                {"p", test ? json(test->p) : json()}};
     }
   }
-  const json all = {{"schema", kSchema},
+  const json all = {{"schema", kComparisonSchema},
                     {"runs", runs},
                     {"groups", groups},
                     {"differing_keys", keys},

@@ -22,7 +22,7 @@ struct Overloaded : Handlers... {
 template <class... Handlers>
 Overloaded(Handlers...) -> Overloaded<Handlers...>;  // clang 14 does not deduce it
 
-[[noreturn]] void reject(const std::string& where, const std::string& what) {
+[[noreturn]] void reject_value(const std::string& where, const std::string& what) {
   throw std::invalid_argument("[config] " + where + ": " + what);
 }
 
@@ -40,15 +40,15 @@ Number parse_number(const Key& key, const std::string& text, const std::string& 
   constexpr bool kWhole = std::is_integral_v<Number>;
   if (error != std::errc() || end != text.data() + text.size() ||
       !std::isfinite(static_cast<double>(value))) {
-    reject(where,
-           key.name + " must be a " + (kWhole ? "whole " : "") + "number, is '" + text + "'");
+    reject_value(where,
+                 key.name + " must be a " + (kWhole ? "whole " : "") + "number, is '" + text + "'");
   }
   const auto as_double = static_cast<double>(value);
   if (as_double < key.min) {
-    reject(where, key.name + " must be at least " + number_text(key.min) + ", is " + text);
+    reject_value(where, key.name + " must be at least " + number_text(key.min) + ", is " + text);
   }
   if (as_double > key.max) {
-    reject(where, key.name + " must be at most " + number_text(key.max) + ", is " + text);
+    reject_value(where, key.name + " must be at most " + number_text(key.max) + ", is " + text);
   }
   return value;
 }
@@ -56,20 +56,21 @@ Number parse_number(const Key& key, const std::string& text, const std::string& 
 std::string parse_text(const Key& key, const std::string& text, const std::string& where) {
   const auto& choices = key.choices;
   if (data::first_invalid_utf8(text) < text.size()) {  // which no record could hold
-    reject(where, key.name + " must be UTF-8, is '" + printable(text) + "'");
+    reject_value(where, key.name + " must be UTF-8, is '" + printable(text) + "'");
   }
   const bool expression = key.name == "mask" || key.name == "score";  // which may have lines
   if (printable(text) != text && !expression) {
-    reject(where, key.name + " must hold no control characters, is '" + printable(text) + "'");
+    reject_value(where,
+                 key.name + " must hold no control characters, is '" + printable(text) + "'");
   }
   if (text.empty() && !key_text(Config{}, key).empty()) {
-    reject(where,
-           key.name + " must not be empty; leave it out for '" + key_text(Config{}, key) + "'");
+    reject_value(
+        where, key.name + " must not be empty; leave it out for '" + key_text(Config{}, key) + "'");
   }
   if (!choices.empty() && std::find(choices.begin(), choices.end(), text) == choices.end()) {
     std::string list;
     for (const std::string& choice : choices) list += (list.empty() ? "" : ", ") + choice;
-    reject(where, key.name + " must be one of " + list + ", is '" + text + "'");
+    reject_value(where, key.name + " must be one of " + list + ", is '" + text + "'");
   }
   // What reads tensors by name is judged later, with the tensors.
   const bool named = text.find('[') != std::string::npos;
@@ -78,7 +79,7 @@ std::string parse_text(const Key& key, const std::string& text, const std::strin
     try {
       mask ? flex::parse_mask(text) : flex::parse_score(text);
     } catch (const std::invalid_argument& problem) {
-      reject(where, problem.what());
+      reject_value(where, problem.what());
     }
   }
   return text;

@@ -13,7 +13,7 @@
 namespace nanoflex {
 namespace {
 
-[[noreturn]] void reject(const std::string& where, const std::string& what) {
+[[noreturn]] void reject_layer(const std::string& where, const std::string& what) {
   throw std::invalid_argument("[config] " + where + ": " + what);
 }
 
@@ -39,20 +39,20 @@ const Key& key_of(const std::string& section, const std::string& name, const std
   for (const Key& key : config_keys()) {
     if (key.section == section && key.name == name) return key;
     if (key.name == name) {
-      reject(where, "key '" + name + "' belongs to section '" + key.section + "', is in '" +
-                        section + "'");
+      reject_layer(where, "key '" + name + "' belongs to section '" + key.section + "', is in '" +
+                              section + "'");
     }
     if (key.section == section) valid.push_back(key.name);
   }
   const bool known_section = !valid.empty();
   if (!known_section) {
-    reject(where, "unknown section '" + section + "'" + suggestion(section, section_names()));
+    reject_layer(where, "unknown section '" + section + "'" + suggestion(section, section_names()));
   }
   for (const Key& key : config_keys()) {
     if (key.section != section) valid.push_back(key.name);
   }
-  reject(where,
-         "unknown key '" + name + "' in section '" + section + "'" + suggestion(name, valid));
+  reject_layer(where,
+               "unknown key '" + name + "' in section '" + section + "'" + suggestion(name, valid));
 }
 
 using Settings = std::vector<std::pair<const Key*, std::pair<std::string, std::string>>>;
@@ -79,16 +79,16 @@ void apply_layer(Config& config, const Settings& settings) {
 void read_section(const std::filesystem::path& file, const std::string& section,
                   const YAML::Node& keys, Settings& settings) {
   if (keys.IsNull()) return;
-  if (!keys.IsMap()) reject(line_of(file, keys), "section '" + section + "' must hold keys");
+  if (!keys.IsMap()) reject_layer(line_of(file, keys), "section '" + section + "' must hold keys");
   std::set<std::string> seen;
   for (const auto& entry : keys) {
     const std::string where = line_of(file, entry.first);
-    if (!entry.first.IsScalar()) reject(where, "a key must be a plain name");
+    if (!entry.first.IsScalar()) reject_layer(where, "a key must be a plain name");
     const std::string name = entry.first.Scalar();
     const Key& key = key_of(section, name, where);
-    if (!seen.insert(name).second) reject(where, "key '" + name + "' stands here twice");
+    if (!seen.insert(name).second) reject_layer(where, "key '" + name + "' stands here twice");
     if (!entry.second.IsScalar() && !entry.second.IsNull()) {
-      reject(where, name + " must be a single value, is a list or a map");
+      reject_layer(where, name + " must be a single value, is a list or a map");
     }
     const bool text_key = std::holds_alternative<std::string Config::*>(key.field);
     const std::string none = text_key ? "" : "null";
@@ -121,8 +121,9 @@ YAML::Node only_document(const std::filesystem::path& file) {
   DocumentStarts starts;
   while (starts.marks.size() < 2 && parser.HandleNextDocument(starts)) continue;
   if (starts.marks.size() == 2) {
-    reject(file.string() + ":" + std::to_string(starts.marks[1].line + 1),
-           "a second document begins; a config is one, without '---' or ',' between its sections");
+    reject_layer(
+        file.string() + ":" + std::to_string(starts.marks[1].line + 1),
+        "a second document begins; a config is one, without '---' or ',' between its sections");
   }
   return document;
 }
@@ -132,7 +133,7 @@ YAML::Node only_document(const std::filesystem::path& file) {
 const Key& find_key(const std::string& path, const std::string& where) {
   const size_t dot = path.find('.');
   if (dot == std::string::npos) {
-    reject(where, "'" + path + "' must be section.key, such as model.n_layer");
+    reject_layer(where, "'" + path + "' must be section.key, such as model.n_layer");
   }
   return key_of(path.substr(0, dot), path.substr(dot + 1), where);
 }
@@ -150,25 +151,26 @@ void apply_yaml(Config& config, const std::filesystem::path& file) try {
   }
   const YAML::Node root = only_document(file);
   if (root.IsNull()) return;
-  if (!root.IsMap()) reject(file.string() + ":1", "must be sections that hold keys");
+  if (!root.IsMap()) reject_layer(file.string() + ":1", "must be sections that hold keys");
   Settings settings;
   std::set<std::string> seen;
   for (const auto& entry : root) {
     const std::string where = line_of(file, entry.first);
-    if (!entry.first.IsScalar()) reject(where, "a section must be a plain name");
+    if (!entry.first.IsScalar()) reject_layer(where, "a section must be a plain name");
     const std::string section = entry.first.Scalar();
     const std::vector<std::string> sections = section_names();
     if (std::find(sections.begin(), sections.end(), section) == sections.end()) {
-      reject(where, "unknown section '" + section + "'" + suggestion(section, sections));
+      reject_layer(where, "unknown section '" + section + "'" + suggestion(section, sections));
     }
-    if (!seen.insert(section).second) reject(where, "section '" + section + "' stands here twice");
+    if (!seen.insert(section).second)
+      reject_layer(where, "section '" + section + "' stands here twice");
     read_section(file, section, entry.second, settings);
   }
   apply_layer(config, settings);
 } catch (const YAML::BadFile&) {
   throw std::invalid_argument("[config] cannot read " + file.string() + "; does it exist?");
 } catch (const YAML::Exception& problem) {
-  reject(file.string() + ":" + std::to_string(problem.mark.line + 1), problem.msg);
+  reject_layer(file.string() + ":" + std::to_string(problem.mark.line + 1), problem.msg);
 }
 
 std::string to_yaml(const Config& config) {

@@ -34,7 +34,7 @@ std::string cpu_model() {
 }
 
 // The first line that a command prints; empty when it fails.
-std::string first_line(const std::string& command) {
+std::string first_line_of(const std::string& command) {
   const std::unique_ptr<FILE, int (*)(FILE*)> pipe(popen(command.c_str(), "r"), pclose);
   std::array<char, 256> buffer{};
   if (!pipe || !fgets(buffer.data(), buffer.size(), pipe.get())) return "";
@@ -116,9 +116,9 @@ json describe_environment(at::Device device) {
 
 json describe_git() {
   const std::string git = "git -C '" + source_dir().string() + "' ";
-  const std::string commit = first_line(git + "rev-parse HEAD 2>/dev/null");
+  const std::string commit = first_line_of(git + "rev-parse HEAD 2>/dev/null");
   if (commit.empty()) return {{"commit", nullptr}, {"dirty", nullptr}};
-  const std::string change = first_line(git + "status --porcelain 2>/dev/null");
+  const std::string change = first_line_of(git + "status --porcelain 2>/dev/null");
   return {{"commit", commit}, {"dirty", !change.empty()}};
 }
 

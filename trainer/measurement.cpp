@@ -12,7 +12,7 @@ using nlohmann::json;
 
 json or_null(const std::optional<double>& value) { return value ? json(*value) : json(); }
 
-std::optional<double> number(const json& value) {
+std::optional<double> saved_number(const json& value) {
   return value.is_null() ? std::nullopt : std::optional(value.get<double>());
 }
 
@@ -59,11 +59,11 @@ Measurement measurement_from(const json& saved) {
   saved.at("steps").get_to(m.steps);
   saved.at("measured_steps").get_to(m.measured_steps);
   saved.at("measured_seconds").get_to(m.measured_seconds);
-  m.first_loss = number(saved.at("first_loss"));
-  m.final_loss = number(saved.at("final_loss"));
+  m.first_loss = saved_number(saved.at("first_loss"));
+  m.final_loss = saved_number(saved.at("final_loss"));
   if (const json& validation = saved.at("validation"); !validation.is_null()) {
-    m.validation = Validation{.loss = number(validation.at("loss")).value_or(std::nan("")),
-                              .bits_per_byte = number(validation.at("bits_per_byte")),
+    m.validation = Validation{.loss = saved_number(validation.at("loss")).value_or(std::nan("")),
+                              .bits_per_byte = saved_number(validation.at("bits_per_byte")),
                               .tokens = validation.at("tokens").get<int64_t>()};
   }
   if (const json& mask = saved.at("mask"); !mask.is_null()) {

@@ -9,7 +9,7 @@ namespace {
 
 using nlohmann::json;
 
-constexpr size_t kOperations = 20;  // rows of the table
+constexpr size_t kReportOperations = 20;  // rows of the table
 
 std::string fixed(double value, int digits) {
   char text[64];
@@ -45,7 +45,7 @@ void add_operations(std::ostringstream& page, const json& profile) {
           "| operation | calls | ms | GFLOP/s | GB/s |\n|---|---:|---:|---:|---:|\n";
   size_t count = 0;
   for (const json& operation : profile.at("operations")) {
-    if (++count > kOperations) break;
+    if (++count > kReportOperations) break;
     const double seconds = operation.at("seconds");
     page << "| `" << operation.at("name").get<std::string>() << "` | "
          << fixed(operation.at("calls"), 0) << " | " << fixed(1e3 * seconds, 3) << " | "

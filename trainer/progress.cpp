@@ -12,7 +12,7 @@
 namespace nanoflex {
 namespace {
 
-std::string formatted(const char* format, double value) {
+std::string printed(const char* format, double value) {
   char buffer[64];
   std::snprintf(buffer, sizeof buffer, format, value);
   return buffer;
@@ -39,7 +39,7 @@ std::string short_number(double value) {
     ++prefix;
   }
   const char* format = std::abs(value) < 9.995 ? "%.2f" : std::abs(value) < 99.95 ? "%.1f" : "%.0f";
-  return formatted(format, value) + " " + prefixes[prefix];
+  return printed(format, value) + " " + prefixes[prefix];
 }
 
 std::string short_duration(double seconds) {
@@ -57,11 +57,11 @@ std::string short_duration(double seconds) {
 std::string progress_line(const StepMetrics& metrics, const ProgressState& state) {
   std::string line = "step " + std::to_string(metrics.step);
   if (state.steps) line += "/" + std::to_string(*state.steps);
-  line += formatted("  loss %.4f", metrics.loss);
-  if (metrics.validation_loss) line += formatted("  validation %.4f", *metrics.validation_loss);
-  if (metrics.bits_per_byte) line += formatted("  %.4f bits/byte", *metrics.bits_per_byte);
+  line += printed("  loss %.4f", metrics.loss);
+  if (metrics.validation_loss) line += printed("  validation %.4f", *metrics.validation_loss);
+  if (metrics.bits_per_byte) line += printed("  %.4f bits/byte", *metrics.bits_per_byte);
   line += "  " + short_number(metrics.tokens_per_second) + "tokens/s";
-  line += formatted("  %.3f TFLOP/s", metrics.tflops_per_second);
+  line += printed("  %.3f TFLOP/s", metrics.tflops_per_second);
   line += "  " + short_number(static_cast<double>(metrics.memory_bytes)) + "B";
   if (state.seconds_left) line += "  " + short_duration(*state.seconds_left) + " left";
   return line;

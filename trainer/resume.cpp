@@ -21,7 +21,7 @@ constexpr const char* kSafe[] = {
     "target_flops",        "max_steps", "max_seconds", "val_interval", "log_interval",
     "checkpoint_interval", "progress",  "run_id",      "runs_dir",     "graph"};
 
-[[noreturn]] void refuse(const std::string& what) {
+[[noreturn]] void refuse_to_resume(const std::string& what) {
   throw std::invalid_argument("[resume] " + what);
 }
 
@@ -58,18 +58,19 @@ ResumePoint open_checkpoint(const fs::path& run, const fs::path& checkpoint, Res
     CheckpointState state;
     if (other.filename() >= checkpoint.filename()) continue;
     if (!problem_of(other, point.summary, state).empty()) continue;
-    refuse("checkpoint " + checkpoint.string() + " cannot be used: " + problem +
-           "; the one before it is good: --resume " + other.string());
+    refuse_to_resume("checkpoint " + checkpoint.string() + " cannot be used: " + problem +
+                     "; the one before it is good: --resume " + other.string());
   }
-  refuse("checkpoint " + checkpoint.string() + " cannot be used: " + problem +
-         "; there is no good one before it");
+  refuse_to_resume("checkpoint " + checkpoint.string() + " cannot be used: " + problem +
+                   "; there is no good one before it");
 }
 
 ResumePoint open_newest(const fs::path& run, ResumePoint point) {
   const std::vector<int64_t> steps = checkpoint_steps(run);
   if (steps.empty()) {
-    refuse("run " + run.string() + " has no checkpoint (--checkpoint-interval makes them); " +
-           "start it again: --config " + (run / "config.yaml").string());
+    refuse_to_resume("run " + run.string() +
+                     " has no checkpoint (--checkpoint-interval makes them); " +
+                     "start it again: --config " + (run / "config.yaml").string());
   }
   return open_checkpoint(run, checkpoint_folder(run, steps.back()), std::move(point));
 }
@@ -94,8 +95,8 @@ ResumePoint open_last_trained(const fs::path& runs_dir, ResumePoint point) {
     if (!point.branch) point.lock = lock;
     return open_newest(run.second, std::move(point));
   }
-  refuse("auto: no run below " + runs_dir.string() +
-         " has a checkpoint and has not finished; name a run, or another --runs-dir");
+  refuse_to_resume("auto: no run below " + runs_dir.string() +
+                   " has a checkpoint and has not finished; name a run, or another --runs-dir");
 }
 
 std::string quoted(const Config& config, const Key& key) {
@@ -118,8 +119,8 @@ void check_allowed(const std::vector<std::string>& allowed) {
   for (const std::string& name : allowed) {
     if (std::find(names.begin(), names.end(), name) != names.end()) continue;
     const std::string close = nearest(name, names);
-    refuse("--allow-changes names no key: '" + name + "'" +
-           (close.empty() ? "" : "; did you mean '" + close + "'?"));
+    refuse_to_resume("--allow-changes names no key: '" + name + "'" +
+                     (close.empty() ? "" : "; did you mean '" + close + "'?"));
   }
 }
 
@@ -136,7 +137,8 @@ ResumePoint find_resume_point(const std::string& run, const fs::path& runs_dir, 
   if (!checkpoint && !fs::is_directory(folder / "checkpoint")) folder = runs_dir / run;
   const fs::path owner = checkpoint ? folder.parent_path().parent_path() : folder;
   if (!fs::is_directory(owner / "checkpoint")) {
-    refuse("there is no run '" + run + "', neither as a folder nor below " + runs_dir.string());
+    refuse_to_resume("there is no run '" + run + "', neither as a folder nor below " +
+                     runs_dir.string());
   }
   if (!branch) point.lock = RunLock::take(owner);
   return checkpoint ? open_checkpoint(owner, folder, std::move(point))
@@ -153,8 +155,8 @@ Config resumed_config(const ResumePoint& point, const std::function<void(Config&
   settings(asked);
   check(asked);
   if (!point.branch && !asked.run_id.empty()) {
-    refuse("--run-id names a new run, and this one goes on as " + point.run.string() +
-           "; leave it out, or add --branch");
+    refuse_to_resume("--run-id names a new run, and this one goes on as " + point.run.string() +
+                     "; leave it out, or add --branch");
   }
   if (point.branch && asked.runs_dir == saved.runs_dir) {
     asked.runs_dir = fs::absolute(point.run).parent_path().string();
@@ -173,8 +175,9 @@ Config resumed_config(const ResumePoint& point, const std::function<void(Config&
     names += (names.empty() ? "" : ",") + key.name;
   }
   if (!changes.empty()) {
-    refuse("this would change " + changes +
-           ", and so what is learned; leave it as it was, or add --allow-changes " + names);
+    refuse_to_resume("this would change " + changes +
+                     ", and so what is learned; leave it as it was, or add --allow-changes " +
+                     names);
   }
   return after;
 }
@@ -192,7 +195,7 @@ void check_budget_left(const ResumePoint& point, const Budget& budget) {
   if (budget.seconds) {
     text << (budget.steps ? " and " : "") << short_duration(*budget.seconds);
   }
-  refuse(text.str() + "; raise --target-flops, --max-steps or --max-seconds");
+  refuse_to_resume(text.str() + "; raise --target-flops, --max-steps or --max-seconds");
 }
 
 void describe_origin(nlohmann::ordered_json& summary, const ResumePoint& point) {

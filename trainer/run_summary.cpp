@@ -21,7 +21,7 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::json;
 
-constexpr int64_t kSchema = 1;
+constexpr int64_t kReadableSchema = 1;
 constexpr int kMaxDepth = 64;             // of nested JSON: printing and comparing it recurses
 constexpr uintmax_t kMaxBytes = 1 << 24;  // of a summary.json
 constexpr size_t kMaxShown = 80;          // bytes of one config value
@@ -33,26 +33,28 @@ std::string shortened(std::string text) {
   return text.substr(0, end) + "...";
 }
 
-[[noreturn]] void refuse(const std::string& message) {
+[[noreturn]] void refuse_to_compare(const std::string& message) {
   throw std::invalid_argument("[compare] " + printable(message));
 }
 
 json parse_file(const fs::path& file) {
   std::error_code error;
-  if (!fs::is_regular_file(file, error)) refuse(file.string() + ": there is no such file");
+  if (!fs::is_regular_file(file, error))
+    refuse_to_compare(file.string() + ": there is no such file");
   if (fs::file_size(file, error) > kMaxBytes || error)
-    refuse(file.string() + ": larger than any run record");
+    refuse_to_compare(file.string() + ": larger than any run record");
   std::ifstream stream(file, std::ios::binary);
-  if (!stream) refuse(file.string() + ": cannot be read");
+  if (!stream) refuse_to_compare(file.string() + ": cannot be read");
   const auto check_depth = [&](int depth, json::parse_event_t, json&) {
-    if (depth > kMaxDepth) refuse(file.string() + ": nested too deeply for a run record");
+    if (depth > kMaxDepth)
+      refuse_to_compare(file.string() + ": nested too deeply for a run record");
     return true;
   };
   try {
     return json::parse(stream, check_depth);
   } catch (const json::exception& failure) {
     const std::string reason = failure.what();  // behind the library's own "[json.exception...] "
-    refuse(file.string() + ": not valid JSON: " + reason.substr(reason.find("] ") + 2));
+    refuse_to_compare(file.string() + ": not valid JSON: " + reason.substr(reason.find("] ") + 2));
   }
 }
 
@@ -68,7 +70,8 @@ class Record {
       const std::string parent = begin == 0 ? "the record" : name.substr(0, begin - 1);
       if (!value->is_object()) mismatch(parent, "an object", *value);
       const auto found = value->find(name.substr(begin, end - begin));
-      if (found == value->end()) refuse(file_.string() + ": has no " + name.substr(0, end));
+      if (found == value->end())
+        refuse_to_compare(file_.string() + ": has no " + name.substr(0, end));
       value = &*found;
       begin = end + 1;
     }
@@ -99,15 +102,16 @@ class Record {
 
   void check_schema() const {
     const json& schema = field("schema");
-    if (!schema.is_number_integer() || schema != kSchema)
-      mismatch("schema", std::to_string(kSchema) + " (written by another version?)", schema);
+    if (!schema.is_number_integer() || schema != kReadableSchema)
+      mismatch("schema", std::to_string(kReadableSchema) + " (written by another version?)",
+               schema);
   }
 
  private:
   [[noreturn]] void mismatch(const std::string& name, const std::string& wanted,
                              const json& value) const {
     const std::string seen = value.is_string() ? '"' + shown(value) + '"' : shown(value);
-    refuse(file_.string() + ": " + name + " must be " + wanted + ", is " + seen);
+    refuse_to_compare(file_.string() + ": " + name + " must be " + wanted + ", is " + seen);
   }
 
   fs::path file_;
@@ -161,8 +165,8 @@ std::string without_wildcards(const std::string& path) {
   std::string hint = " holds no runs; ./train makes one, --runs-dir names another place";
   if (!ids.empty()) hint = " has none of that name, the last is '" + ids.back() + "'";
   if (!close.empty()) hint = " has none of that name; the nearest is '" + close + "'";
-  refuse("no run '" + shortened(name) + "': it is no run's folder, and " + runs_dir.string() +
-         hint);
+  refuse_to_compare("no run '" + shortened(name) + "': it is no run's folder, and " +
+                    runs_dir.string() + hint);
 }
 
 std::vector<fs::path> resolve(const std::string& argument, const fs::path& runs_dir) {
@@ -178,7 +182,8 @@ std::vector<fs::path> resolve(const std::string& argument, const fs::path& runs_
     const auto below = folders_matching(without_wildcards(runs_dir.string()) + "/" + argument);
     if (!below.empty()) return below;
     if (!here.empty()) return here;
-    refuse("no run matches '" + shortened(argument) + "', here or below " + runs_dir.string());
+    refuse_to_compare("no run matches '" + shortened(argument) + "', here or below " +
+                      runs_dir.string());
   }
   refuse_unknown(argument, runs_dir);
 }
@@ -250,7 +255,7 @@ std::vector<RunSummary> read_runs(const std::vector<fs::path>& folders, std::ost
       notes << "skipped: " << reason.what() << '\n';
     }
   }
-  if (runs.empty()) refuse("none of the named runs has a readable record");
+  if (runs.empty()) refuse_to_compare("none of the named runs has a readable record");
   return runs;
 }
 

@@ -16,7 +16,7 @@ namespace {
 namespace fs = std::filesystem;
 
 // nvrtc.h's declarations, so that building needs no CUDA headers.
-using Program = void*;
+using NvrtcProgram = void*;
 using Result = int;
 
 fs::path folder_of(void* library) {
@@ -67,13 +67,14 @@ int number_before(const std::string& log, const std::string& words) {
 struct Nvrtc::Functions {
   const char* (*error_string)(Result);
   Result (*version)(int*, int*);
-  Result (*create)(Program*, const char*, const char*, int, const char* const*, const char* const*);
-  Result (*destroy)(Program*);
-  Result (*compile)(Program, int, const char* const*);
-  Result (*log_size)(Program, size_t*);
-  Result (*log)(Program, char*);
-  Result (*cubin_size)(Program, size_t*);
-  Result (*cubin)(Program, char*);
+  Result (*create)(NvrtcProgram*, const char*, const char*, int, const char* const*,
+                   const char* const*);
+  Result (*destroy)(NvrtcProgram*);
+  Result (*compile)(NvrtcProgram, int, const char* const*);
+  Result (*log_size)(NvrtcProgram, size_t*);
+  Result (*log)(NvrtcProgram, char*);
+  Result (*cubin_size)(NvrtcProgram, size_t*);
+  Result (*cubin)(NvrtcProgram, char*);
 };
 
 const Nvrtc& Nvrtc::get() {
@@ -142,12 +143,12 @@ Cubin Nvrtc::compile(const std::string& name, const std::string& text,
     throw std::runtime_error("[cuda] " + std::string(call) + " of " + name + " for " +
                              architecture + ": " + functions_->error_string(result));
   };
-  Program raw = nullptr;
+  NvrtcProgram raw = nullptr;
   check(functions_->create(&raw, text.c_str(), name.c_str(), static_cast<int>(headers.size()),
                            header_texts.data(), header_names.data()),
         "nvrtcCreateProgram");
-  const auto destroy = [this](Program* program) { functions_->destroy(program); };
-  const std::unique_ptr<Program, decltype(destroy)> program(&raw, destroy);
+  const auto destroy = [this](NvrtcProgram* program) { functions_->destroy(program); };
+  const std::unique_ptr<NvrtcProgram, decltype(destroy)> program(&raw, destroy);
 
   std::vector<std::string> arguments = options();
   arguments.push_back("--gpu-architecture=" + architecture);

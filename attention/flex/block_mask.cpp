@@ -13,7 +13,7 @@ namespace {
 
 constexpr int64_t kMostBlocks = std::numeric_limits<int32_t>::max();
 
-[[noreturn]] void reject(const std::string& what) {
+[[noreturn]] void reject_blocks(const std::string& what) {
   throw std::invalid_argument("[block mask] " + what);
 }
 
@@ -24,10 +24,11 @@ int64_t blocks_in(int64_t length, int64_t block_size) {
 BlockMaskOptions checked(const BlockMaskOptions& options) {
   const auto [B, H, T, S, block_size] = options;
   if (std::min({B, H, T, S}) < 1) {
-    reject(c10::str("B, H, T and S must be at least 1, are ", B, ", ", H, ", ", T, " and ", S));
+    reject_blocks(
+        c10::str("B, H, T and S must be at least 1, are ", B, ", ", H, ", ", T, " and ", S));
   }
   if (block_size < 16 || block_size % 16 != 0) {
-    reject(c10::str("block_size must be a positive multiple of 16, is ", block_size));
+    reject_blocks(c10::str("block_size must be a positive multiple of 16, is ", block_size));
   }
   return options;
 }
@@ -44,8 +45,8 @@ class Builder {
                           static_cast<double>(judge_.heads()) * static_cast<double>(query_blocks_) *
                           static_cast<double>(key_blocks_);
     if (blocks > kMostBlocks) {
-      reject(c10::str("there would be ", blocks, " blocks, at most ", kMostBlocks,
-                      "; use larger blocks than ", options.block_size));
+      reject_blocks(c10::str("there would be ", blocks, " blocks, at most ", kMostBlocks,
+                             "; use larger blocks than ", options.block_size));
     }
     kinds_ = at::empty({judge_.batches(), judge_.heads(), query_blocks_, key_blocks_}, at::kByte);
   }

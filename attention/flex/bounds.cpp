@@ -11,20 +11,21 @@ namespace {
 constexpr int64_t kSaturated = int64_t{1} << 62;
 
 // Not above x: doubles hold integers to 2^53 only.
-double at_most(int64_t x) {
+double double_at_most(int64_t x) {
   x = std::clamp(x, -kSaturated, kSaturated);
   const auto rounded = static_cast<double>(x);
   return static_cast<int64_t>(rounded) > x ? std::nextafter(rounded, -kInfinity) : rounded;
 }
 
-double at_least(int64_t x) {
+double double_at_least(int64_t x) {
   x = std::clamp(x, -kSaturated, kSaturated);
-  return -at_most(-x);
+  return -double_at_most(-x);
 }
 
 Bounds bounds_of(const ValueRange& value, Type type) {
   if (type != Type::kFloat) {
-    return {at_most(value.whole.low), at_least(value.whole.high), false, value.may_fail};
+    return {double_at_most(value.whole.low), double_at_least(value.whole.high), false,
+            value.may_fail};
   }
   if (value.real.only_nan()) return {-kInfinity, kInfinity, true, value.may_fail};
   return {value.real.low, value.real.high, value.real.may_be_nan, value.may_fail};

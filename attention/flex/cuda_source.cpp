@@ -57,7 +57,7 @@ std::string function_of(Op op) {
 }
 
 // The arguments that all functions of a program share.
-struct Arguments {
+struct CudaArguments {
   struct Table {
     at::Tensor tensor;  // as the kernels read it
     size_t index;
@@ -93,7 +93,7 @@ struct Arguments {
 // run, whatever select and & decide: none can fail, and threads that go together branch nowhere.
 class Body {
  public:
-  explicit Body(Arguments& arguments) : arguments_(arguments) {}
+  explicit Body(CudaArguments& arguments) : arguments_(arguments) {}
 
   std::string value(const Expression& expression, Type type) {
     const std::string plain = value(expression);
@@ -160,7 +160,7 @@ class Body {
   }
 
   std::string load(const Node& node) {
-    const Arguments::Table table = arguments_.table(node);
+    const CudaArguments::Table table = arguments_.table(node);
     std::string index = "0";
     for (size_t i = 0; i < node.operands.size(); ++i) {
       std::string part = value(node.operands[i]);
@@ -173,7 +173,7 @@ class Body {
     return "load_integer(" + place + (node.type == Type::kBool ? " != 0" : "");
   }
 
-  Arguments& arguments_;
+  CudaArguments& arguments_;
   std::ostringstream text_;
   std::unordered_map<const Node*, std::string> names_;
 };
@@ -183,7 +183,7 @@ std::string function(const std::string& head, const std::string& body, const std
          ";\n  }\n";
 }
 
-std::string mask_function(const Expression& mask, Arguments& arguments) {
+std::string mask_function(const Expression& mask, CudaArguments& arguments) {
   Body body(arguments);
   const std::string result = body.value(simplify(mask), Type::kBool);
   return function("bool mask(int b, int h, int q, int kv)", body.text(), result);
@@ -197,7 +197,7 @@ std::vector<Expression> score_and_derivative(const Expression& score) {
 }
 
 // The changed score alone, and with its derivative: the operations that both need are the same.
-std::string score_functions(const Expression& score, Arguments& arguments) {
+std::string score_functions(const Expression& score, CudaArguments& arguments) {
   const std::vector<Expression> both = score_and_derivative(score);
   Body alone(arguments), with_derivative(arguments);
   const std::string head = "float score(float s, int b, int h, int q, int kv";
@@ -217,7 +217,7 @@ size_t at_least_one(size_t size) { return size == 0 ? 1 : size; }
 CudaSource cuda_source(const Expression& mask, const Expression& score) {
   CudaSource source;
   if (!mask.defined() && !score.defined()) return source;
-  Arguments arguments{source};
+  CudaArguments arguments{source};
   std::string functions;
   if (mask.defined()) functions += mask_function(mask, arguments);
   if (score.defined()) functions += score_functions(score, arguments);

@@ -11,7 +11,7 @@
 namespace nanoflex::flex {
 namespace {
 
-[[noreturn]] void reject(const std::string& what) {
+[[noreturn]] void reject_evaluation(const std::string& what) {
   throw std::invalid_argument("[expression] " + what);
 }
 
@@ -77,7 +77,7 @@ class Evaluation {
       case Op::kKey:
         return index(columns_).view({1, 1, 1, -1});
       case Op::kScore:
-        if (!options_.score.defined()) reject("there is no score to read here");
+        if (!options_.score.defined()) reject_evaluation("there is no score to read here");
         return options_.score;
       case Op::kConstant:
         // Through fp64: a float beyond fp32 is infinite there, where at::full would refuse it.
@@ -185,14 +185,15 @@ class Evaluation {
 
   at::Tensor load(const Node& node) {
     const at::Tensor& tensor = node.tensor;
-    if (!tensor.defined()) reject("tensor '" + node.name + "' is not bound; bind() it before use");
+    if (!tensor.defined())
+      reject_evaluation("tensor '" + node.name + "' is not bound; bind() it before use");
     if (tensor.dim() != static_cast<int64_t>(node.operands.size())) {
-      reject("tensor '" + node.name + "' " + shape_text(tensor) + " is indexed by " +
-             std::to_string(node.operands.size()) + " values");
+      reject_evaluation("tensor '" + node.name + "' " + shape_text(tensor) + " is indexed by " +
+                        std::to_string(node.operands.size()) + " values");
     }
     if (tensor.device() != options_.device) {
-      reject("tensor '" + node.name + "' is on " + tensor.device().str() + ", must be on " +
-             options_.device.str());
+      reject_evaluation("tensor '" + node.name + "' is on " + tensor.device().str() +
+                        ", must be on " + options_.device.str());
     }
     const at::Tensor values = tensor.to(kind(node.type).dtype());
     if (tensor.dim() == 0) return values.view({1, 1, 1, 1});
@@ -210,9 +211,10 @@ class Evaluation {
     if (surely_within(expression, size)) return index;
     const int64_t least = index.min().item<int64_t>(), most = index.max().item<int64_t>();
     if (least >= 0 && most < size) return index;
-    reject("tensor '" + node.name + "' " + shape_text(node.tensor) + " is read at " +
-           std::to_string(least < 0 ? least : most) + " in dimension " + std::to_string(dimension) +
-           " (index '" + to_text(expression) + "'); use 0 to " + std::to_string(size - 1));
+    reject_evaluation("tensor '" + node.name + "' " + shape_text(node.tensor) + " is read at " +
+                      std::to_string(least < 0 ? least : most) + " in dimension " +
+                      std::to_string(dimension) + " (index '" + to_text(expression) +
+                      "'); use 0 to " + std::to_string(size - 1));
   }
 
   // Without a look at the values, for which the host would wait for a GPU.

@@ -133,7 +133,7 @@ bool same_constant(const Node& x, const Node& y) {
   return a == b && std::signbit(a) == std::signbit(b);
 }
 
-bool same(const Expression& a, const Expression& b, bool compare_tensors) {
+bool same_tree(const Expression& a, const Expression& b, bool compare_tensors) {
   if (!a.defined() || !b.defined()) return a.defined() == b.defined();
   const Node &x = a.node(), &y = b.node();
   if (&x == &y) return true;
@@ -141,7 +141,7 @@ bool same(const Expression& a, const Expression& b, bool compare_tensors) {
   if (x.op == Op::kConstant && !same_constant(x, y)) return false;
   if (compare_tensors && !x.tensor.is_same(y.tensor)) return false;
   return std::equal(x.operands.begin(), x.operands.end(), y.operands.begin(), y.operands.end(),
-                    [&](const auto& p, const auto& q) { return same(p, q, compare_tensors); });
+                    [&](const auto& p, const auto& q) { return same_tree(p, q, compare_tensors); });
 }
 
 }  // namespace
@@ -259,7 +259,7 @@ std::vector<std::string> free_tensors(const Expression& expression) {
   return names;
 }
 
-bool equal(const Expression& a, const Expression& b) { return same(a, b, true); }
-bool same_form(const Expression& a, const Expression& b) { return same(a, b, false); }
+bool equal(const Expression& a, const Expression& b) { return same_tree(a, b, true); }
+bool same_form(const Expression& a, const Expression& b) { return same_tree(a, b, false); }
 
 }  // namespace nanoflex::flex

@@ -37,7 +37,7 @@ Integers divide(Integers a, Integers b);
 Integers remainder(Integers a, Integers b);
 Integers minimum(Integers a, Integers b);
 Integers maximum(Integers a, Integers b);
-Integers join(Integers a, Integers b);
+Integers hull(Integers a, Integers b);
 
 // The same for floats, which are rounded in the precisions that `floats` says.
 Reals to_reals(Integers a, Floats floats);
@@ -51,7 +51,7 @@ Reals divide(Reals a, Reals b, Floats floats);
 Reals remainder(Reals a, Reals b, Floats floats);
 Reals minimum(Reals a, Reals b);
 Reals maximum(Reals a, Reals b);
-Reals join(Reals a, Reals b);
+Reals hull(Reals a, Reals b);
 /// kExp, kLog, kSqrt, kTanh or kSigmoid.
 Reals apply_function(Op op, Reals a);
 /// The greatest integer not above, which saturates at +-2^24; 0 for NaN.

@@ -46,7 +46,7 @@ Integers over_signs(Integers a, Integers b, const BySigned& by_signed) {
   Integers result;
   const auto include = [&](Integers divisors) {
     const Integers part = by_signed(a, divisors);
-    result = any ? join(result, part) : part;
+    result = any ? hull(result, part) : part;
     any = true;
   };
   if (b.low < 0) include({b.low, std::min<int64_t>(b.high, -1)});
@@ -108,7 +108,7 @@ Integers maximum(Integers a, Integers b) {
   return {std::max(a.low, b.low), std::max(a.high, b.high)};
 }
 
-Integers join(Integers a, Integers b) { return {std::min(a.low, b.low), std::max(a.high, b.high)}; }
+Integers hull(Integers a, Integers b) { return {std::min(a.low, b.low), std::max(a.high, b.high)}; }
 
 uint8_t outcomes_that_hold(Op comparison) {
   switch (comparison) {

@@ -8,7 +8,7 @@ namespace {
 
 enum Index : uint8_t { kOnBatch = 1, kOnHead = 2, kOnQuery = 4, kOnKey = 8 };
 
-[[noreturn]] void reject(const Node& load, const std::string& what) {
+[[noreturn]] void reject_load(const Node& load, const std::string& what) {
   throw std::invalid_argument("[expression] tensor '" + load.name + "' " + what);
 }
 
@@ -87,9 +87,10 @@ int IntervalProgram::compile_node(const Node& node) {
 }
 
 const RangeTable* IntervalProgram::table_of(const Node& node) {
-  if (!node.tensor.defined()) reject(node, "is not bound; bind() it before use");
+  if (!node.tensor.defined()) reject_load(node, "is not bound; bind() it before use");
   if (node.tensor.dim() != static_cast<int64_t>(node.operands.size())) {
-    reject(node, c10::str(node.tensor.sizes(), " is indexed by ", node.operands.size(), " values"));
+    reject_load(node,
+                c10::str(node.tensor.sizes(), " is indexed by ", node.operands.size(), " values"));
   }
   std::unique_ptr<RangeTable>& table = tables_[node.tensor.unsafeGetTensorImpl()];
   if (!table) table = make_range_table(node.tensor, floats_);
@@ -234,10 +235,10 @@ void IntervalProgram::compute_select(const Step& step, ValueRange& value) const 
   for (const int operand : step.operands) value.may_fail |= values_[operand].may_fail;
   if (step.real) {
     const Reals yes = real(step, 1), no = real(step, 2);
-    value.real = condition.low == 1 ? yes : condition.high == 0 ? no : join(yes, no);
+    value.real = condition.low == 1 ? yes : condition.high == 0 ? no : hull(yes, no);
   } else {
     const Integers yes = whole(step, 1), no = whole(step, 2);
-    value.whole = condition.low == 1 ? yes : condition.high == 0 ? no : join(yes, no);
+    value.whole = condition.low == 1 ? yes : condition.high == 0 ? no : hull(yes, no);
   }
 }
 

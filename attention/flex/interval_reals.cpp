@@ -49,7 +49,7 @@ Reals around(const Corners& corners, bool may_be_nan, Floats floats) {
   return {rounded_down(*low, floats), rounded_up(*high, floats), may_be_nan};
 }
 
-double sigmoid(double x) { return 1 / (1 + std::exp(-x)); }
+double sigmoid_of(double x) { return 1 / (1 + std::exp(-x)); }
 
 Reals root_or_logarithm(Op op, Reals a) {
   const bool may_be_nan = a.may_be_nan || a.low < 0;
@@ -135,7 +135,7 @@ Reals minimum(Reals a, Reals b) {
 
 Reals maximum(Reals a, Reals b) { return negate(minimum(negate(a), negate(b))); }
 
-Reals join(Reals a, Reals b) {
+Reals hull(Reals a, Reals b) {
   return {std::min(a.low, b.low), std::max(a.high, b.high), a.may_be_nan || b.may_be_nan};
 }
 
@@ -148,7 +148,7 @@ Reals apply_function(Op op, Reals a) {
       return {std::max(-1.0, below(std::tanh(a.low))), std::min(1.0, above(std::tanh(a.high))),
               a.may_be_nan};
     case Op::kSigmoid:
-      return {std::max(0.0, below(sigmoid(a.low))), std::min(1.0, above(sigmoid(a.high))),
+      return {std::max(0.0, below(sigmoid_of(a.low))), std::min(1.0, above(sigmoid_of(a.high))),
               a.may_be_nan};
     default:
       return root_or_logarithm(op, a);
@@ -161,7 +161,7 @@ Integers floor(Reals a) {
   const Integers values = {
       static_cast<int64_t>(std::clamp(std::floor(a.low), -kLargest, kLargest)),
       static_cast<int64_t>(std::clamp(std::floor(a.high), -kLargest, kLargest))};
-  return a.may_be_nan ? join(values, {0, 0}) : values;
+  return a.may_be_nan ? hull(values, {0, 0}) : values;
 }
 
 }  // namespace nanoflex::flex

@@ -13,7 +13,7 @@ namespace {
 constexpr int kFanoutBits = 2;
 constexpr int64_t kFanout = 1 << kFanoutBits;
 
-int64_t divided_up(int64_t x) { return (x + kFanout - 1) / kFanout; }
+int64_t divided_by_fanout(int64_t x) { return (x + kFanout - 1) / kFanout; }
 
 template <typename Element>
 struct Cell {
@@ -84,7 +84,7 @@ class Table final : public RangeTable {
   void add_level(int64_t planes) {
     const size_t below = levels_.size() - 1;
     const Level& fine = levels_[below];
-    Level coarse = {divided_up(fine.rows), divided_up(fine.columns), {}};
+    Level coarse = {divided_by_fanout(fine.rows), divided_by_fanout(fine.columns), {}};
     coarse.cells.resize(planes * coarse.rows * coarse.columns);
     for (int64_t row = 0; row < planes * fine.rows; ++row) {
       const int64_t plane = row / fine.rows, coarse_row = row % fine.rows / kFanout;

@@ -11,7 +11,7 @@
 namespace nanoflex::flex {
 namespace {
 
-std::string number_text(double value) {
+std::string float_text(double value) {
   char buffer[32];
   const auto end = std::to_chars(std::begin(buffer), std::end(buffer), value).ptr;
   std::string text(buffer, end);
@@ -21,7 +21,7 @@ std::string number_text(double value) {
 
 std::string constant_text(const at::Scalar& value) {
   if (value.isBoolean()) return value.toBool() ? "full" : "false";
-  return value.isFloatingPoint() ? number_text(value.toDouble()) : std::to_string(value.toLong());
+  return value.isFloatingPoint() ? float_text(value.toDouble()) : std::to_string(value.toLong());
 }
 
 // Numbers that stand in an expression, from left to right.

@@ -15,7 +15,7 @@ using cpu::Vary;
 constexpr double kMostExact = 16777216;  // 2^24: up to here fp32 holds every integer
 constexpr int kUnused = -1, kForever = std::numeric_limits<int>::max();
 
-Vary join(Vary a, Vary b) {
+Vary either(Vary a, Vary b) {
   if (a == b || b == Vary::kNothing) return a;
   return a == Vary::kNothing ? b : Vary::kPair;
 }
@@ -112,7 +112,7 @@ int TileCodeBuilder::number(const Entry& entry) {
 
 int TileCodeBuilder::operation(Code code, const std::vector<int>& operands, const float* table) {
   Vary vary = Vary::kNothing;
-  for (const int operand : operands) vary = join(vary, entries_[operand].vary);
+  for (const int operand : operands) vary = either(vary, entries_[operand].vary);
   return number({.vary = vary, .code = code, .operands = operands, .table = table});
 }
 

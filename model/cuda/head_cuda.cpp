@@ -29,14 +29,14 @@ HeadResult head_cuda(const at::Tensor&, const at::Tensor&, const at::Tensor&, co
 namespace {
 
 // Logits alive at once, 64 MB in bf16: enough rows to keep a GPU busy, few beside what it holds.
-constexpr int64_t kChunkElements = int64_t{1} << 25;
+constexpr int64_t kCudaChunkElements = int64_t{1} << 25;
 constexpr int64_t kRowElements = 8;  // rows begin at multiples of 16 bytes in every dtype
 
 int64_t blocks_of(int64_t length, int64_t size) { return (length + size - 1) / size; }
 
 // Rows of a chunk, so that no chunk is much smaller than the others.
 int64_t chunk_rows(int64_t N, int64_t V) {
-  const int64_t most = std::max<int64_t>(1, kChunkElements / V);
+  const int64_t most = std::max<int64_t>(1, kCudaChunkElements / V);
   return std::max<int64_t>(1, blocks_of(N, blocks_of(N, most)));
 }
 

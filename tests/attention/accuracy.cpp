@@ -10,8 +10,6 @@
 namespace nanoflex {
 namespace {
 
-constexpr double kInfinity = std::numeric_limits<double>::infinity();
-
 // Rows that see nothing are -inf on both sides and carry no error.
 double error(const at::Tensor& result, const at::Tensor& truth) {
   const at::Tensor x = result.to(at::kDouble);
@@ -19,7 +17,10 @@ double error(const at::Tensor& result, const at::Tensor& truth) {
 }
 
 double largest(const at::Tensor& truth) {
-  return truth.masked_fill(truth == -kInfinity, 0).abs().max().item<double>();
+  return truth.masked_fill(truth == -std::numeric_limits<double>::infinity(), 0)
+      .abs()
+      .max()
+      .item<double>();
 }
 
 double epsilon(at::ScalarType dtype) {

@@ -116,11 +116,14 @@ void expect_central_differences(const std::function<at::Tensor()>& f, at::Tensor
   }
 }
 
-at::Tensor random(at::IntArrayRef shape) { return at::randn(shape, at::kDouble).requires_grad_(); }
+at::Tensor random_leaf(at::IntArrayRef shape) {
+  return at::randn(shape, at::kDouble).requires_grad_();
+}
 
 TEST_P(Gradients, AgreeWithCentralDifferences) {
   at::manual_seed(3);
-  const at::Tensor q = random({1, 4, 5, 3}), k = random({1, 2, 7, 3}), v = random({1, 2, 7, 3});
+  const at::Tensor q = random_leaf({1, 4, 5, 3}), k = random_leaf({1, 2, 7, 3}),
+                   v = random_leaf({1, 2, 7, 3});
   const at::Tensor weight = at::randn({1, 4, 5, 3}, at::kDouble);
   const bool logsumexp = GetParam() != "sdpa";
   const Spec spec = {.mask = logsumexp ? flex::causal() & flex::window(2) : flex::full(),
@@ -142,8 +145,9 @@ class ScoreBackends : public testing::TestWithParam<std::string> {};
 // In fp64, which only plain tensors do; flex_test.cpp holds the kernels against them.
 TEST(Vanilla, DifferentiatesScoresAndWhatTheyCapture) {
   at::manual_seed(4);
-  const at::Tensor q = random({2, 2, 4, 3}), k = random({2, 1, 5, 3}), v = random({2, 1, 5, 3});
-  const at::Tensor slopes = random({2}), bias = random({2, 9});
+  const at::Tensor q = random_leaf({2, 2, 4, 3}), k = random_leaf({2, 1, 5, 3}),
+                   v = random_leaf({2, 1, 5, 3});
+  const at::Tensor slopes = random_leaf({2}), bias = random_leaf({2, 9});
   const flex::Captured slope("slope", slopes), table("bias", bias);
   const Spec spec = {.mask = flex::causal(),
                      .score = flex::trace_score([&](auto score, auto, auto h, auto q, auto kv) {

@@ -36,7 +36,7 @@ Tensors on_gpu(const Case& problem, const Tensors& inputs, at::ScalarType dtype,
   return all;
 }
 
-bool runs(const Case& problem, at::ScalarType dtype) {
+bool flash_runs(const Case& problem, at::ScalarType dtype) {
   const at::Tensor q = at::empty({1, 1, 1, problem.D}, at::TensorOptions(at::kCUDA).dtype(dtype));
   return named_backend("flash").why_unsupported(q, q, q, {.mask = problem.mask}).empty();
 }
@@ -44,7 +44,7 @@ bool runs(const Case& problem, at::ScalarType dtype) {
 TEST_P(FlashCuda, IsAsExactAsThePlainFormula) {
   int ran = 0;
   for (const Case& problem : cases()) {
-    if (!runs(problem, GetParam())) continue;
+    if (!flash_runs(problem, GetParam())) continue;
     SCOPED_TRACE(problem.name);
     Tensors inputs = random_inputs(problem, GetParam());
     inputs.d_logsumexp = inputs.d_output.select(-1, 0).contiguous();

@@ -15,15 +15,15 @@ namespace {
 
 constexpr int64_t kB = 2, kH = 3, kT = 4, kS = 5;
 
-const Vocabulary kVocabulary = {{{"bias", Type::kFloat}, {"scale", Type::kFloat}}};
+const Vocabulary kBiasAndScale = {{{"bias", Type::kFloat}, {"scale", Type::kFloat}}};
 
 std::string derivative_text(const std::string& score) {
-  return to_text(derivative(parse_score(score, kVocabulary)));
+  return to_text(derivative(parse_score(score, kBiasAndScale)));
 }
 
 std::string reads_text(const std::string& score) {
   std::string text;
-  for (const CapturedRead& one : captured_reads(parse_score(score, kVocabulary))) {
+  for (const CapturedRead& one : captured_reads(parse_score(score, kBiasAndScale))) {
     text += (text.empty() ? "" : "; ") + to_text(one.read) + ": " + to_text(one.derivative);
   }
   return text;

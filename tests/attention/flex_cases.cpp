@@ -21,8 +21,6 @@ using flex::Expression;
 using flex::trace_mask;
 using flex::trace_score;
 
-constexpr double kInfinity = std::numeric_limits<double>::infinity();
-
 at::Tensor random(at::IntArrayRef sizes) {
   return at::randn(sizes, at::kFloat).requires_grad_();  // fp32 tensors hold fp64's truth exactly
 }
@@ -146,7 +144,7 @@ FlexResult by_vanilla(const Tensors& inputs, const Flex& flex, at::ScalarType dt
   std::vector<at::Tensor> wanted = {q, k, v};
   wanted.insert(wanted.end(), flex.tensors.begin(), flex.tensors.end());
   // Rows that see nothing have a logsumexp of -inf, which has no gradient.
-  const at::Tensor blind = attention.logsumexp.detach() == -kInfinity;
+  const at::Tensor blind = attention.logsumexp.detach() == -std::numeric_limits<double>::infinity();
   const at::Tensor d_logsumexp =
       inputs.d_logsumexp.to(attention.logsumexp.scalar_type()).masked_fill(blind, 0);
   std::vector<at::Tensor> results = {attention.output};

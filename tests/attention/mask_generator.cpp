@@ -7,8 +7,6 @@
 namespace nanoflex::flex {
 namespace {
 
-constexpr double kInfinity = std::numeric_limits<double>::infinity();
-
 at::Tensor random_integers(uint64_t seed, at::IntArrayRef shape, at::ScalarType type) {
   return at::randint(-5, 6, shape, at::make_generator<at::CPUGeneratorImpl>(seed), at::kLong)
       .to(type);
@@ -17,7 +15,7 @@ at::Tensor random_integers(uint64_t seed, at::IntArrayRef shape, at::ScalarType 
 at::Tensor random_weights(uint64_t seed, at::ScalarType type) {
   const at::Tensor weights = random_integers(seed, {6}, at::kDouble) * 0.3;
   weights[seed % 6] = std::nan("");
-  if (seed % 3 == 0) weights[(seed + 1) % 6] = kInfinity;
+  if (seed % 3 == 0) weights[(seed + 1) % 6] = std::numeric_limits<double>::infinity();
   return weights.to(type);
 }
 

@@ -11,7 +11,7 @@
 namespace nanoflex {
 namespace {
 
-std::string refused(const MaskBenchOptions& options) {
+std::string refused_mask(const MaskBenchOptions& options) {
   try {
     mask_of(options);
   } catch (const std::invalid_argument& error) {
@@ -84,9 +84,9 @@ TEST(MaskBench, PacksDocumentsAroundTheirMeanLength) {
 }
 
 TEST(MaskBench, SaysWhatItCannotMeasure) {
-  EXPECT_EQ(refused({.length = 0}), "[bench] --length must be at least 1, is 0");
-  EXPECT_EQ(refused({.documents = -1}), "[bench] --documents must be at least 0, is -1");
-  EXPECT_EQ(refused({.mask = "document"}),
+  EXPECT_EQ(refused_mask({.length = 0}), "[bench] --length must be at least 1, is 0");
+  EXPECT_EQ(refused_mask({.documents = -1}), "[bench] --documents must be at least 0, is -1");
+  EXPECT_EQ(refused_mask({.mask = "document"}),
             "[bench] the mask reads the tensor 'document'; only 'document' can be made, by "
             "--documents SPAN");
   EXPECT_THROW(mask_png({.length = 65537}), std::invalid_argument);

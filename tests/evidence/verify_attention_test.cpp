@@ -33,7 +33,7 @@ std::map<std::string, at::Tensor> verified(const std::map<std::string, at::Tenso
   return read_safetensors(options.out);
 }
 
-std::string refused(const std::map<std::string, at::Tensor>& tensors) {
+std::string refused_tensors(const std::map<std::string, at::Tensor>& tensors) {
   try {
     verified(tensors, {});
   } catch (const std::invalid_argument& error) {
@@ -96,10 +96,11 @@ TEST(VerifyAttention, ScoresReadTensorsAndGiveTheirGradients) {
 TEST(VerifyAttention, SaysWhatTheFileLacks) {
   auto tensors = inputs();
   tensors.erase("k");
-  EXPECT_NE(refused(tensors).find("has no tensor 'k'; it needs q, k and v"), std::string::npos);
+  EXPECT_NE(refused_tensors(tensors).find("has no tensor 'k'; it needs q, k and v"),
+            std::string::npos);
   tensors = inputs();
   tensors["do"] = at::zeros({2, 4, 9, 8});
-  EXPECT_EQ(refused(tensors),
+  EXPECT_EQ(refused_tensors(tensors),
             "[verify] do must be like q, float [2, 4, 9, 16], is float [2, 4, 9, 8]");
 }
 

@@ -44,7 +44,7 @@ Gradients differentiate(Loss loss, const Inputs& inputs, at::ScalarType x_type,
   return {value.detach(), x.grad(), weight.grad()};
 }
 
-double difference(const at::Tensor& a, const at::Tensor& b) {
+double head_difference(const at::Tensor& a, const at::Tensor& b) {
   return (a.to(at::kCPU, at::kDouble) - b.to(at::kCPU, at::kDouble)).abs().max().item<double>();
 }
 
@@ -53,11 +53,11 @@ void expect_within_twice(const Gradients& ours, const Gradients& plain, const Gr
   constexpr double kFloatUlp = 1.2e-7;
   const double ulp = type == at::kFloat ? kFloatUlp : type == at::kHalf ? 9.8e-4 : 7.9e-3;
   const auto check = [&](at::Tensor Gradients::*part, double ulp, double scale, const char* name) {
-    const double error = difference(ours.*part, truth.*part);
-    const double bound = 2 * difference(plain.*part, truth.*part) + ulp * scale;
+    const double error = head_difference(ours.*part, truth.*part);
+    const double bound = 2 * head_difference(plain.*part, truth.*part) + ulp * scale;
     EXPECT_TRUE(error <= bound) << name << " in " << type << ": " << error << " > " << bound;
   };
-  // A loss is the difference of a logsumexp and a logit, both in fp32.
+  // A loss is the head_difference of a logsumexp and a logit, both in fp32.
   check(&Gradients::loss, kFloatUlp, kLogitSoftcap, "loss");
   check(&Gradients::dx, ulp, truth.dx.abs().max().item<double>(), "dx");
   check(&Gradients::dweight, ulp, truth.dweight.abs().max().item<double>(), "dweight");
@@ -67,9 +67,9 @@ TEST(HeadLoss, IsItsDefinitionWithGradientsAcrossChunks) {
   const Inputs inputs = random_inputs(7, 5, 4'000'000);  // 3 rows a chunk
   const Gradients ours = differentiate(head_loss, inputs, at::kDouble, at::kDouble);
   const Gradients truth = differentiate(head_loss_reference, inputs, at::kDouble, at::kDouble);
-  EXPECT_TRUE(difference(ours.loss, truth.loss) <= 1e-12);
-  EXPECT_TRUE(difference(ours.dx, truth.dx) <= 1e-12);
-  EXPECT_TRUE(difference(ours.dweight, truth.dweight) <= 1e-12);
+  EXPECT_TRUE(head_difference(ours.loss, truth.loss) <= 1e-12);
+  EXPECT_TRUE(head_difference(ours.dx, truth.dx) <= 1e-12);
+  EXPECT_TRUE(head_difference(ours.dweight, truth.dweight) <= 1e-12);
 }
 
 TEST(HeadLoss, ErrsAtMostTwiceAsMuchAsThePlainComputation) {
@@ -80,8 +80,8 @@ TEST(HeadLoss, ErrsAtMostTwiceAsMuchAsThePlainComputation) {
     };
     const Gradients truth = run(head_loss_reference, at::kDouble, at::kDouble);
     const Gradients in_fp64 = run(head_loss, at::kDouble, at::kDouble);
-    EXPECT_TRUE(difference(in_fp64.loss, truth.loss) <= 1e-12);
-    EXPECT_TRUE(difference(in_fp64.dx, truth.dx) <= 1e-12);
+    EXPECT_TRUE(head_difference(in_fp64.loss, truth.loss) <= 1e-12);
+    EXPECT_TRUE(head_difference(in_fp64.dx, truth.dx) <= 1e-12);
     for (const at::ScalarType type : {at::kFloat, at::kBFloat16}) {
       expect_within_twice(run(head_loss, type, at::kFloat),
                           run(head_loss_reference, type, at::kFloat), truth, type);
@@ -172,7 +172,7 @@ TEST(HeadLoss, IgnoredTargetsHaveNoLossAndNoGradient) {
     }
     const at::Tensor losses =
         head_token_losses(inputs.x.to(type), inputs.weight.to(type), inputs.targets);
-    EXPECT_TRUE(difference(losses.sum(), g.loss) <= 1e-12);
+    EXPECT_TRUE(head_difference(losses.sum(), g.loss) <= 1e-12);
     EXPECT_EQ((losses != 0).sum().item<int64_t>(), 1);
   }
 }
@@ -215,7 +215,7 @@ TEST(HeadLoss, LogitsAreCappedAtFifteen) {
   const at::Tensor x = at::full({1, 1}, 1000.0),
                    weight = at::tensor({1.0, -1.0, 0.001}).unsqueeze(1);
   const at::Tensor logits = head_logits(x, weight.to(at::kFloat));
-  EXPECT_TRUE(difference(logits[0].narrow(0, 0, 2), at::tensor({15.0, -15.0})) < 1e-5);
+  EXPECT_TRUE(head_difference(logits[0].narrow(0, 0, 2), at::tensor({15.0, -15.0})) < 1e-5);
   EXPECT_TRUE(std::abs(logits[0][2].item<double>() - 15 * std::tanh(1 / 15.0)) < 1e-5);
 }
 
@@ -225,8 +225,8 @@ TEST(HeadLoss, LogitsAreTheSameWithAndWithoutGradients) {
   const at::Tensor x = at::randn({2048, 16}), weight = at::randn({2500, 16});
   const at::Tensor truth = 15 * (at::mm(x.to(at::kDouble), weight.to(at::kDouble).t()) / 15).tanh();
   const at::Tensor tracked = weight.clone().requires_grad_();
-  EXPECT_LT(difference(head_logits(x, weight), truth), 1e-5);
-  EXPECT_LT(difference(head_logits(x, tracked), truth), 1e-5);
+  EXPECT_LT(head_difference(head_logits(x, weight), truth), 1e-5);
+  EXPECT_LT(head_difference(head_logits(x, tracked), truth), 1e-5);
   EXPECT_TRUE(head_logits(x, tracked).requires_grad());
   EXPECT_EQ(head_logits(x.narrow(0, 0, 0), weight).numel(), 0);
 }

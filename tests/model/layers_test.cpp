@@ -35,8 +35,8 @@ void expect_as_exact(const Values& found, const Values& plain, const Values& tru
 
 using Layer = std::function<at::Tensor(const at::Tensor&)>;
 
-Values differentiate(const Layer& layer, const at::Tensor& x, const at::Tensor& dy,
-                     at::ScalarType type) {
+Values differentiate_layer(const Layer& layer, const at::Tensor& x, const at::Tensor& dy,
+                           at::ScalarType type) {
   const at::Tensor leaf = x.to(type).detach().requires_grad_();
   const at::Tensor y = layer(leaf);
   return {y.detach(), torch::autograd::grad({y}, {leaf}, {dy.to(type)})[0]};
@@ -53,16 +53,16 @@ TEST(Layers, NormIsItsDefinitionInEveryInstructionSet) {
   for (const auto& sizes :
        std::vector<std::vector<int64_t>>{{3, 1}, {2, 5, 7}, {400, 50}, {9, 96}}) {
     const at::Tensor x = random(sizes), dy = random(sizes);
-    const Values truth = differentiate(rms_norm_reference, x, dy, at::kDouble);
+    const Values truth = differentiate_layer(rms_norm_reference, x, dy, at::kDouble);
     for (const at::ScalarType type : {at::kFloat, at::kBFloat16}) {
-      const Values plain = differentiate(rms_norm_reference, x, dy, type);
+      const Values plain = differentiate_layer(rms_norm_reference, x, dy, type);
       for (const cpu::ModelKernelSet& kernels : cpu::all_model_kernels()) {
         SCOPED_TRACE(c10::str(kernels.name, " ", type, " ", at::IntArrayRef(sizes)));
         const NormResult result = norm_cpu(x.to(type), {}, kernels);
         expect_as_exact({result.y, norm_backward_cpu(result, dy.to(type), {}, kernels)}, plain,
                         truth, type);
       }
-      expect_as_exact(differentiate(rms_norm, x, dy, type), plain, truth, type);
+      expect_as_exact(differentiate_layer(rms_norm, x, dy, type), plain, truth, type);
     }
   }
 }
@@ -76,11 +76,11 @@ TEST(Layers, RotationAndNormAreTheirDefinitionInEveryInstructionSet) {
       return rms_norm_reference(rotary.rotate(any, 7));
     };
     const Layer fused = [&](const at::Tensor& any) { return rotary.rotate_and_norm(any, 7); };
-    const Values truth = differentiate(plainly, x, dy, at::kDouble);
+    const Values truth = differentiate_layer(plainly, x, dy, at::kDouble);
     for (const at::ScalarType type : {at::kFloat, at::kBFloat16}) {
       SCOPED_TRACE(c10::str(type, " ", D));
-      const Values plain = differentiate(plainly, x, dy, type);
-      expect_as_exact(differentiate(fused, x, dy, type), plain, truth, type);
+      const Values plain = differentiate_layer(plainly, x, dy, type);
+      expect_as_exact(differentiate_layer(fused, x, dy, type), plain, truth, type);
       for (const cpu::ModelKernelSet& kernels : cpu::all_model_kernels()) {
         SCOPED_TRACE(kernels.name);
         const Rotation rotation = rotary.rotation(7, 30);
@@ -95,16 +95,16 @@ TEST(Layers, RotationAndNormAreTheirDefinitionInEveryInstructionSet) {
 TEST(Layers, ReluSquaredIsItsDefinitionInEveryInstructionSet) {
   at::manual_seed(3);
   const at::Tensor x = random({70, 701}), dy = random({70, 701});
-  const Values truth = differentiate(relu_squared_reference, x, dy, at::kDouble);
+  const Values truth = differentiate_layer(relu_squared_reference, x, dy, at::kDouble);
   for (const at::ScalarType type : {at::kFloat, at::kBFloat16}) {
-    const Values plain = differentiate(relu_squared_reference, x, dy, type);
+    const Values plain = differentiate_layer(relu_squared_reference, x, dy, type);
     for (const cpu::ModelKernelSet& kernels : cpu::all_model_kernels()) {
       SCOPED_TRACE(c10::str(kernels.name, " ", type));
       expect_as_exact({relu_squared_cpu(x.to(type), kernels),
                        relu_squared_backward_cpu(x.to(type), dy.to(type), kernels)},
                       plain, truth, type);
     }
-    expect_as_exact(differentiate(relu_squared, x, dy, type), plain, truth, type);
+    expect_as_exact(differentiate_layer(relu_squared, x, dy, type), plain, truth, type);
   }
 }
 

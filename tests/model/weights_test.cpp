@@ -40,7 +40,7 @@ bool contains(const std::string& text, const std::string& part) {
   return text.find(part) != std::string::npos;
 }
 
-constexpr GptOptions kTiny{
+constexpr GptOptions kTinyWeights{
     .n_layer = 1, .n_head = 2, .n_kv_head = 1, .n_embd = 8, .sequence_len = 4, .vocab_size = 11};
 
 TEST(Safetensors, EveryTypeComesBackAsItWas) {
@@ -96,8 +96,8 @@ TEST(Safetensors, ATruncatedHeaderIsRefused) {
 }
 
 TEST(Weights, ASavedModelComesBackToTheBit) {
-  const Gpt model(kTiny, 1, at::kCPU, at::kFloat);
-  Gpt other(kTiny, 2, at::kCPU, at::kFloat);
+  const Gpt model(kTinyWeights, 1, at::kCPU, at::kFloat);
+  Gpt other(kTinyWeights, 2, at::kCPU, at::kFloat);
   save_weights(model, temporary("model.safetensors"));
   load_weights(other, temporary("model.safetensors"));
   for (size_t i = 0; i < model.parameters().size(); ++i) {
@@ -107,7 +107,7 @@ TEST(Weights, ASavedModelComesBackToTheBit) {
 
 // As Python's library writes: keys in any order, places in another, and metadata of its own.
 TEST(Weights, AFileFromElsewhereLoadsWhateverItsOrderAndListsAllThatIsWrong) {
-  Gpt model(kTiny, 1, at::kCPU, at::kFloat);
+  Gpt model(kTinyWeights, 1, at::kCPU, at::kFloat);
   std::string header = R"({"__metadata__":{"format":"pt","note":"x"})", data;
   float value = 0;
   for (size_t i = model.parameters().size(); i-- > 0;) {
@@ -148,7 +148,7 @@ TEST(Weights, AFileFromElsewhereLoadsWhateverItsOrderAndListsAllThatIsWrong) {
 }
 
 TEST(Weights, EveryMismatchIsListedAtOnceAndNothingChanges) {
-  Gpt model(kTiny, 1, at::kCPU, at::kFloat);
+  Gpt model(kTinyWeights, 1, at::kCPU, at::kFloat);
   const at::Tensor before = model.parameters()[0].value.detach().clone();
   std::map<std::string, at::Tensor> tensors;
   for (const Parameter& p : model.parameters()) tensors[p.name] = p.value.detach() + 1;

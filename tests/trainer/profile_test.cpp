@@ -13,7 +13,7 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::json;
 
-Config small_config(const std::string& backend) {
+Config profiled_config(const std::string& backend) {
   static int count = 0;
   Config config;
   config.n_layer = 2, config.n_head = config.n_kv_head = 2, config.n_embd = 32;
@@ -38,25 +38,25 @@ json read(const fs::path& file) {
   return json::parse(in);
 }
 
-std::string text_of(const fs::path& file) {
+std::string file_text(const fs::path& file) {
   std::ifstream in(file);
   return {std::istreambuf_iterator<char>(in), {}};
 }
 
 TEST(Profile, AnswersWhetherAQueriesByKeysTensorWasHeld) {
-  const fs::path fused = train(small_config("flex"), {"train"}).folder;
-  const fs::path plain = train(small_config("vanilla"), {"train"}).folder;
+  const fs::path fused = train(profiled_config("flex"), {"train"}).folder;
+  const fs::path plain = train(profiled_config("vanilla"), {"train"}).folder;
   const json f = read(fused / "summary.json").at("profile");
   const json p = read(plain / "summary.json").at("profile");
   EXPECT_TRUE(f.at("queries_by_keys_tensor").is_null());
   EXPECT_FALSE(p.at("queries_by_keys_tensor").is_null());
   EXPECT_GT(f.at("fewer_operations").get<int64_t>(), 0);
   EXPECT_EQ(p.at("fewer_operations").get<int64_t>(), 0);
-  EXPECT_NE(text_of(fused / "profile.md").find("ever held? No."), std::string::npos);
+  EXPECT_NE(file_text(fused / "profile.md").find("ever held? No."), std::string::npos);
 }
 
 TEST(Profile, TimesAddUpAndTheTraceHoldsTheOperations) {
-  const fs::path run = train(small_config("flash"), {"train"}).folder;
+  const fs::path run = train(profiled_config("flash"), {"train"}).folder;
   const json profile = read(run / "profile.json");
   double parts = 0, operations = 0, products = 0;
   for (const json& part : profile.at("parts")) parts += part.at("seconds").get<double>();
@@ -77,7 +77,7 @@ TEST(Profile, TimesAddUpAndTheTraceHoldsTheOperations) {
 }
 
 TEST(Profile, ChangesNoLossAndIsLeftOutOfTheTiming) {
-  Config config = small_config("flash");
+  Config config = profiled_config("flash");
   const json with = read(train(config, {"train"}).folder / "summary.json");
   config.profile = 0;
   config.run_id += "_without";
@@ -88,17 +88,17 @@ TEST(Profile, ChangesNoLossAndIsLeftOutOfTheTiming) {
 }
 
 TEST(Profile, PlainAttentionIsCountedUnderTheSameMask) {
-  Config config = small_config("flex");
+  Config config = profiled_config("flex");
   config.mask = "auto";  // with flex: causal & document
   const json fused = read(train(config, {"train"}).folder / "profile.json").at("row");
-  config = small_config("vanilla");
+  config = profiled_config("vanilla");
   config.mask = "causal & document";
   const json plain = read(train(config, {"train"}).folder / "profile.json").at("row");
   EXPECT_EQ(fused.at("vanilla").at("operations"), plain.at("own").at("operations"));
 }
 
 TEST(Profile, NeedsStepsToRecord) {
-  Config config = small_config("flash");
+  Config config = profiled_config("flash");
   config.profile = 9;
   try {
     train(config, {"train"});

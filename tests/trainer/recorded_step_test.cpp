@@ -20,7 +20,7 @@ data::Batch random_batch(int64_t B, int64_t T, int64_t vocabulary) {
   return batch;
 }
 
-Config small_config(const std::string& backend, int64_t rows) {
+Config recorded_config(const std::string& backend, int64_t rows) {
   Config config;
   config.n_layer = 2, config.n_embd = 256, config.sequence_len = 512, config.vocab_size = 512;
   config.batch_size = 4, config.device_batch_size = rows, config.attention = backend;
@@ -45,7 +45,7 @@ struct Trainee {
 
 // What a recorded step relies on.
 TEST(RecordedStep, ABoundChoiceFollowsDocumentsThatAreWrittenOver) {
-  Trainee t = {small_config("flex", 2), at::kCPU, at::kFloat};
+  Trainee t = {recorded_config("flex", 2), at::kCPU, at::kFloat};
   at::manual_seed(2);
   const data::Batch batch = random_batch_of(t.config);
   const StepInputs inputs = step_inputs(random_batch_of(t.config), at::kCPU);
@@ -89,7 +89,7 @@ TEST(RecordedStepCuda, GivesTheSameBitsWhateverChangesFromBatchToBatch) {
   for (const std::string backend : {"sdpa", "flash", "flex"}) {
     for (const int64_t rows : {4, 2}) {
       SCOPED_TRACE(backend + ", " + std::to_string(rows) + " rows at once");
-      const Config config = small_config(backend, rows);
+      const Config config = recorded_config(backend, rows);
       const Steps launched = take_steps(config, false), replayed = take_steps(config, true);
       EXPECT_EQ(launched.news, "");
       EXPECT_EQ(replayed.news, "graph: the step is recorded, and replayed from here on");

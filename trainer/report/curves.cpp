@@ -17,7 +17,7 @@ std::optional<double> number(const json& line, const char* name) {
   return std::isfinite(value) ? std::optional(value) : std::nullopt;
 }
 
-json or_null(const std::optional<double>& value) { return value ? json(*value) : json(); }
+json point_or_null(const std::optional<double>& value) { return value ? json(*value) : json(); }
 
 // One metric over the steps of a bucket.
 struct Spread {
@@ -46,9 +46,9 @@ json curve(const std::vector<Place>& places, const std::vector<const char*>& nam
                  {"low", json::object()},   {"high", json::object()}};
   for (size_t begin = 0; begin < places.size(); begin += bucket) {
     const size_t end = std::min(begin + bucket, places.size());
-    result["from"].push_back(or_null(number(*places[begin].line, "step")));
-    result["step"].push_back(or_null(number(*places[end - 1].line, "step")));
-    result["tokens"].push_back(or_null(number(*places[end - 1].line, "tokens")));
+    result["from"].push_back(point_or_null(number(*places[begin].line, "step")));
+    result["step"].push_back(point_or_null(number(*places[end - 1].line, "step")));
+    result["tokens"].push_back(point_or_null(number(*places[end - 1].line, "tokens")));
     result["seconds"].push_back(places[end - 1].seconds);
     for (const char* name : names) {
       Spread spread;

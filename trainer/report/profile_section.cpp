@@ -8,12 +8,12 @@ namespace {
 using nlohmann::json;
 using Rows = std::vector<std::vector<std::string>>;
 
-constexpr size_t kOperations = 12;  // rows of the table; profile.md has more
+constexpr size_t kShownOperations = 12;  // rows of the table; profile.md has more
 
 double number_or_zero(const json& value) { return value.is_number() ? value.get<double>() : 0; }
 
 // "12.3 (62 %)": a rate in units of 1e9, and its share of the machine's.
-std::string rate(const json& amount, const json& seconds, const json& limit) {
+std::string rate_text(const json& amount, const json& seconds, const json& limit) {
   const double a = number_or_zero(amount), s = number_or_zero(seconds),
                most = number_or_zero(limit);
   if (!(a > 0 && s > 0 && most > 0)) return text_of(json());
@@ -29,7 +29,7 @@ std::string parts_table(const json& profile) {
     const json seconds = field(part, "seconds");
     rows.push_back({text_of(field(part, "name")), decimals_of(seconds, 1e-3, 2),
                     with_decimals(sum > 0 ? 100 * number_or_zero(seconds) / sum : 0, 1) + " %",
-                    rate(field(part, "flops"), seconds, limit)});
+                    rate_text(field(part, "flops"), seconds, limit)});
   }
   return html_table(rows, 1);
 }
@@ -37,13 +37,13 @@ std::string parts_table(const json& profile) {
 std::string operations_table(const json& profile) {
   Rows rows = {{"operation", "calls", "ms", "GFLOP/s", "GB/s"}};
   for (const json& operation : field(profile, "operations")) {
-    if (rows.size() > kOperations) break;
+    if (rows.size() > kShownOperations) break;
     const json seconds = field(operation, "seconds");
     rows.push_back(
         {text_of(field(operation, "name")), decimals_of(field(operation, "calls"), 1, 0),
          decimals_of(seconds, 1e-3, 3),
-         rate(field(operation, "flops"), seconds, field(profile, "limits.flops_per_second")),
-         rate(field(operation, "bytes"), seconds, field(profile, "limits.bytes_per_second"))});
+         rate_text(field(operation, "flops"), seconds, field(profile, "limits.flops_per_second")),
+         rate_text(field(operation, "bytes"), seconds, field(profile, "limits.bytes_per_second"))});
   }
   return html_table(rows, 1);
 }
@@ -56,7 +56,7 @@ std::string tensors_table(const json& profile) {
   return html_table(rows, 1);
 }
 
-std::string verdict(const json& profile) {
+std::string tensor_verdict(const json& profile) {
   const json held = field(profile, "row.own.queries_by_keys_tensor");
   const json own = field(profile, "row.own.operations"),
              plain = field(profile, "row.vanilla.operations");
@@ -84,7 +84,7 @@ std::string profile_section(const FullRecord& record) {
       decimals_of(field(limits, "bytes_per_second"), 1e9, 1) +
       " GB/s. profile.md has more, and trace.json opens in Perfetto.";
   return "<h2>Profile</h2>\n<p class=\"note\">" + html_text(intro) + "</p>\n<p>" +
-         html_text(verdict(profile)) + "</p>\n" + parts_table(profile) +
+         html_text(tensor_verdict(profile)) + "</p>\n" + parts_table(profile) +
          "<h3>The slowest operations</h3>\n" + operations_table(profile) +
          "<h3>The largest tensors at the peak</h3>\n" + tensors_table(profile);
 }
