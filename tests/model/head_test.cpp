@@ -57,7 +57,7 @@ void expect_within_twice(const Gradients& ours, const Gradients& plain, const Gr
     const double bound = 2 * head_difference(plain.*part, truth.*part) + ulp * scale;
     EXPECT_TRUE(error <= bound) << name << " in " << type << ": " << error << " > " << bound;
   };
-  // A loss is the head_difference of a logsumexp and a logit, both in fp32.
+  // A loss is the difference of a logsumexp and a logit, both in fp32.
   check(&Gradients::loss, kFloatUlp, kLogitSoftcap, "loss");
   check(&Gradients::dx, ulp, truth.dx.abs().max().item<double>(), "dx");
   check(&Gradients::dweight, ulp, truth.dweight.abs().max().item<double>(), "dweight");
