@@ -45,6 +45,9 @@ pid_t start(const Arguments& arguments) {
   setenv(kArguments, text.c_str(), /*overwrite=*/1);
   const pid_t child = fork();
   if (child != 0) return child;
+  for (const char* share : {"GTEST_TOTAL_SHARDS", "GTEST_SHARD_INDEX"}) {
+    unsetenv(share);  // of the tests, which is this process's and not the child's
+  }
   execl("/proc/self/exe", "test_trainer", "--gtest_filter=Killed.DISABLED_Child",
         "--gtest_also_run_disabled_tests", "--gtest_brief=1", nullptr);
   _exit(127);
