@@ -87,7 +87,9 @@ class CudaRecorder : public StepRecorder {
         stream_(
             c10::cuda::getStreamFromPool(/*isHighPriority=*/false, options.step.device.index())) {}
 
-  ~CudaRecorder() override { stream_.synchronize(); }  // others may free what its kernels read
+  ~CudaRecorder() override {
+    ignoring_errors([&] { stream_.synchronize(); });  // others may free what its kernels read
+  }
 
   StepReading compute_gradients(const data::Batch& batch) override {
     const c10::cuda::CUDAStreamGuard guard(stream_);
