@@ -50,8 +50,6 @@ std::vector<DifferingKey> differing_keys(const std::vector<Flat>& configs) {
   return differing;
 }
 
-std::string shown_or_dash(const std::optional<json>& value) { return value ? shown(*value) : "-"; }
-
 struct ComparedBudget {
   std::optional<double> target_flops, flops, flops_per_step;
 

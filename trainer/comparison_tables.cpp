@@ -9,8 +9,6 @@ namespace {
 
 using nlohmann::json;
 
-std::string cell_text(const std::optional<json>& value) { return value ? shown(*value) : "-"; }
-
 std::string verdict(const SeedGroup::Number& number, const Metric& metric) {
   if (!number.ratio) return "";
   std::string text = " (" + with_decimals(*number.ratio, metric.ratio_decimals) + "x";
@@ -83,7 +81,7 @@ Table keys_table(const Comparison& comparison) {
   for (const auto& [key, values] : comparison.differing_keys) {
     auto& cells = table.emplace_back();
     cells = {key};
-    for (const auto& value : values) cells.push_back(cell_text(value));
+    for (const auto& value : values) cells.push_back(shown_or_dash(value));
   }
   return table;
 }

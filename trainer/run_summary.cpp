@@ -21,7 +21,6 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::json;
 
-constexpr int64_t kReadableSchema = 1;
 constexpr int kMaxDepth = 64;             // of nested JSON: printing and comparing it recurses
 constexpr uintmax_t kMaxBytes = 1 << 24;  // of a summary.json
 constexpr size_t kMaxShown = 80;          // bytes of one config value
@@ -102,9 +101,8 @@ class Record {
 
   void check_schema() const {
     const json& schema = field("schema");
-    if (!schema.is_number_integer() || schema != kReadableSchema)
-      mismatch("schema", std::to_string(kReadableSchema) + " (written by another version?)",
-               schema);
+    if (!schema.is_number_integer() || schema != kSummarySchema)
+      mismatch("schema", std::to_string(kSummarySchema) + " (written by another version?)", schema);
   }
 
  private:
@@ -209,6 +207,8 @@ std::string shown(const json& value) {
   }
   return shortened(printable(value.dump(-1, ' ', false, json::error_handler_t::replace)));
 }
+
+std::string shown_or_dash(const std::optional<json>& value) { return value ? shown(*value) : "-"; }
 
 std::vector<fs::path> resolve_runs(const std::vector<std::string>& arguments,
                                    const fs::path& runs_dir) {

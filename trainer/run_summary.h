@@ -2,6 +2,7 @@
 #pragma once
 
 #include <array>
+#include <cstdint>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -10,6 +11,9 @@
 #include <vector>
 
 namespace nanoflex {
+
+// The version of summary.json that is written and read.
+constexpr int64_t kSummarySchema = 1;
 
 // What a comparison needs of a run's summary.json. A number that the record holds as null is empty.
 struct RunSummary {
@@ -65,5 +69,7 @@ std::string printable(std::string text);
 
 // A value for people: strings without quotes, long values cut, nothing that steers the terminal.
 std::string shown(const nlohmann::json& value);
+// The same, or "-" where there is none.
+std::string shown_or_dash(const std::optional<nlohmann::json>& value);
 
 }  // namespace nanoflex

@@ -5,13 +5,12 @@
 
 #include "trainer/machine.h"
 #include "trainer/progress.h"
+#include "trainer/run_summary.h"
 
 namespace nanoflex {
 namespace {
 
 using nlohmann::ordered_json;
-
-constexpr int kSummarySchema = 1;
 
 template <class Value>
 ordered_json ordered_or_null(const std::optional<Value>& value) {

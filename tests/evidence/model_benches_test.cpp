@@ -14,16 +14,20 @@
 namespace nanoflex {
 namespace {
 
-TEST(ForwardBench, MeasuresEachBackendBesideThePublishedFigures) {
-  track_cpu_memory();
-  ForwardOptions options{.batch = 1, .repeat = 1};
+ForwardOptions one_layer(int64_t batch, int64_t length, int64_t vocabulary) {
+  ForwardOptions options{.batch = batch, .repeat = 1};
   options.model = {.n_layer = 1,
                    .n_head = 2,
                    .n_kv_head = 1,
                    .n_embd = 32,
-                   .sequence_len = 32,
-                   .vocab_size = 128};
-  const auto bench = bench_forward(options);
+                   .sequence_len = length,
+                   .vocab_size = vocabulary};
+  return options;
+}
+
+TEST(ForwardBench, MeasuresEachBackendBesideThePublishedFigures) {
+  track_cpu_memory();
+  const auto bench = bench_forward(one_layer(1, 32, 128));
   expect_complete(bench);
   EXPECT_EQ(values_of(bench, "backend"), (std::set<std::string>{"sdpa", "flash", "flex"}));
   for (const auto& row : bench.at("rows")) {
@@ -38,14 +42,7 @@ TEST(ForwardBench, MeasuresEachBackendBesideThePublishedFigures) {
 
 TEST(ForwardBench, LogitsAreHeldOnce) {
   track_cpu_memory();
-  ForwardOptions options{.batch = 4, .repeat = 1};
-  options.model = {.n_layer = 1,
-                   .n_head = 2,
-                   .n_kv_head = 1,
-                   .n_embd = 32,
-                   .sequence_len = 256,
-                   .vocab_size = 16384};
-  const auto bench = bench_forward(options);
+  const auto bench = bench_forward(one_layer(4, 256, 16384));
   expect_complete(bench);
   constexpr int64_t kLogitBytes = int64_t{4} * 256 * 16384 * 4;
   for (const auto& row : bench.at("rows")) {
