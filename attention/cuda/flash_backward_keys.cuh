@@ -5,6 +5,7 @@
 
 #include "attention/cuda/dropout.cuh"
 #include "attention/cuda/flash_backward.cuh"
+#include "attention/cuda/non_finite.cuh"
 #include "attention/cuda/shapes.h"
 #include "attention/cuda/steps.cuh"
 #include "attention/cuda/work.cuh"
@@ -96,6 +97,29 @@ struct BackwardKeysWarp {
       }
     }
     return bits;
+  }
+
+  /// Keeps a step's numbers that are not finite from the keys that do not see them.
+  __device__ __forceinline__ void part_non_finite(const QueryStage<Config>& stage, int h,
+                                                  int first_row) {
+    const auto sees = [&](int r, int column) {
+      const int row = first_row + column, kv = first_key + r;
+      bool seen = row < p.T && band.sees(row, kv);
+      if constexpr (Program::kHasMask) {
+        seen = seen && program.mask(b, h, band.position(row), kv);
+      }
+      return seen;
+    };
+    const auto spoil_by = [&](const typename Config::QueryTile& tile) {
+      if constexpr (Config::kDk) spoil<16>(dk, tile, sees);
+      if constexpr (Config::kDv) spoil<16>(dv, tile, sees);
+    };
+    spoil_by(stage.queries);
+    spoil_by(stage.d_outputs);
+    __syncthreads();
+    clear_non_finite<Config::kThreads>(stage.queries);
+    clear_non_finite<Config::kThreads>(stage.d_outputs);
+    __syncthreads();
   }
 
   /// s becomes the dropped weights, dp becomes ds / scale; rows are keys.
@@ -200,12 +224,20 @@ __device__ __forceinline__ void flash_backward_keys(const BackwardParams& params
     load(0, steps.here(0));
   }
   for (int i = 0; steps.has(i); ++i, steps.advance()) {
-    cp_async_wait<0>();
-    __syncthreads();
-    if (Config::kStages > 1 && steps.has_next(i)) load(i + 1, steps.next(i));
     const int step = steps.here(i);
-    warp.step(keys, values, QueryStage<Config>(dynamic_shared, i), head(step), first_row(step),
-              steps.is_cut());
+    const QueryStage<Config> stage(dynamic_shared, i);
+    cp_async_wait<0>();
+    if (steps.is_cut() ||
+        !warp.band.all(first_row(step), first_row(step) + Config::kQueries - 1, first_key,
+                       first_key + Config::kKeys - 1)) {
+      const bool found = loaded_non_finite<Config::kThreads>(stage.queries) ||
+                         loaded_non_finite<Config::kThreads>(stage.d_outputs);
+      if (__syncthreads_or(found) != 0) warp.part_non_finite(stage, head(step), first_row(step));
+    } else {
+      __syncthreads();
+    }
+    if (Config::kStages > 1 && steps.has_next(i)) load(i + 1, steps.next(i));
+    warp.step(keys, values, stage, head(step), first_row(step), steps.is_cut());
     if constexpr (Config::kStages == 1) {
       __syncthreads();
       if (steps.has_next(i)) load(i + 1, steps.next(i));

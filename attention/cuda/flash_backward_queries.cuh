@@ -4,6 +4,7 @@
 #include "attention/cuda/dropout.cuh"
 #include "attention/cuda/flash_backward.cuh"
 #include "attention/cuda/keys.cuh"
+#include "attention/cuda/non_finite.cuh"
 #include "attention/cuda/shapes.h"
 #include "attention/cuda/steps.cuh"
 #include "attention/cuda/work.cuh"
@@ -81,6 +82,22 @@ struct BackwardQueriesWarp {
         }
       }
     }
+  }
+
+  /// Keeps a step's keys that are not finite from the rows that do not see them.
+  __device__ __forceinline__ void part_non_finite(const typename Config::KeyTile& keys,
+                                                  int first_key) {
+    spoil<16 * R>(dq, keys, [&](int r, int column) {
+      const int row = first_row + r, kv = first_key + column;
+      bool seen = band.sees(row, kv);
+      if constexpr (Program::kHasMask) {
+        seen = seen && program.mask(b, h, band.program_position(row), kv);
+      }
+      return seen;
+    });
+    __syncthreads();
+    clear_non_finite<Config::kThreads>(keys);
+    __syncthreads();
   }
 
   /// s becomes the weights (not needed), dp becomes ds / scale.
@@ -179,11 +196,17 @@ __device__ __forceinline__ void flash_backward_queries(const BackwardParams& par
     load(0, steps.here(0));
   }
   for (int i = 0; steps.has(i); ++i, steps.advance()) {
+    const int first_key = blocks.at(steps.here(i)) * Config::kKeys;
     cp_async_wait<0>();
-    __syncthreads();
+    if (steps.is_cut() || !warp.band.all(first_row, first_row + Config::kRows - 1, first_key,
+                                         first_key + Config::kKeys - 1)) {
+      const bool found = loaded_non_finite<Config::kThreads>(loader.keys(i));
+      if (__syncthreads_or(found) != 0) warp.part_non_finite(loader.keys(i), first_key);
+    } else {
+      __syncthreads();
+    }
     if (Config::kStages > 1 && steps.has_next(i)) load(i + 1, steps.next(i));
-    warp.step(queries, d_outputs, loader.keys(i), loader.values(i),
-              blocks.at(steps.here(i)) * Config::kKeys, steps.is_cut());
+    warp.step(queries, d_outputs, loader.keys(i), loader.values(i), first_key, steps.is_cut());
     if constexpr (Config::kStages == 1) {
       __syncthreads();
       if (steps.has_next(i)) load(i + 1, steps.next(i));

@@ -4,6 +4,7 @@
 
 #include "attention/cuda/dropout.cuh"
 #include "attention/cuda/keys.cuh"
+#include "attention/cuda/non_finite.cuh"
 #include "attention/cuda/shapes.h"
 #include "attention/cuda/softmax.cuh"
 #include "attention/cuda/steps.cuh"
@@ -39,7 +40,7 @@ struct ForwardWarp {
   const Program& program;
   const QueryRows<Features::kPacked>& rows;
   const Band& band;
-  int b, first_row, first_query, last_query;
+  int b, block_row, first_row, first_query, last_query;
   OnlineSoftmax<R> softmax;
   float o[R][kColumns][4];
 
@@ -51,6 +52,7 @@ struct ForwardWarp {
         rows(rows),
         band(band),
         b(b),
+        block_row(block_row),
         first_row(block_row + warp_index() * 16 * R),
         first_query(rows.query(first_row)),
         last_query(rows.query(first_row + 16 * R - 1)) {
@@ -59,6 +61,22 @@ struct ForwardWarp {
 
   __device__ __forceinline__ int row(int i, int half) const {
     return first_row + 16 * i + 8 * half + lane_index() / 4;
+  }
+
+  /// Whether row r of the warp sees a key.
+  __device__ __forceinline__ bool sees(int r, int key) const {
+    const int query = rows.query(first_row + r);
+    if (!band.sees(query, key)) return false;
+    if constexpr (Program::kHasMask) {
+      return program.mask(b, rows.head(first_row + r), band.program_position(query), key);
+    }
+    return true;
+  }
+  /// Whether rows of the block may differ in which of a step's keys they see.
+  __device__ __forceinline__ bool cuts(int first_key) const {
+    const int last_row = block_row + Config::kRows - 1;
+    return !band.all(rows.query(block_row), rows.query(last_row), first_key,
+                     first_key + Config::kKeys - 1);
   }
 
   /// Scores are in s as q k^T; a program's are scaled, and then no factor is left for softmax.
@@ -188,9 +206,14 @@ __device__ __forceinline__ void run_over_keys(ForwardWarp<Config, Features, Prog
   cp_async_commit();
   for (int i = 0; steps.has(i); ++i, steps.advance()) {
     const int first_key = blocks.at(steps.here(i)) * kKeys;
-    const bool more = steps.has_next(i);
+    const bool more = steps.has_next(i), cut = steps.is_cut() || warp.cuts(first_key);
+    bool non_finite = false;
     cp_async_wait<0>();
-    __syncthreads();
+    if (Config::kStages > 1 && cut) {
+      non_finite = __syncthreads_or(loaded_non_finite<Config::kThreads>(loader.values(i))) != 0;
+    } else {
+      __syncthreads();
+    }
     if constexpr (Config::kStages > 1) {
       if (more) {
         loader.load_keys(i + 1, blocks.at(steps.next(i)) * kKeys);
@@ -215,15 +238,27 @@ __device__ __forceinline__ void run_over_keys(ForwardWarp<Config, Features, Prog
     }
     if constexpr (Config::kStages == 1) {
       cp_async_wait<0>();
-      __syncthreads();
+      if (cut) {
+        non_finite = __syncthreads_or(loaded_non_finite<Config::kThreads>(loader.values(i))) != 0;
+      } else {
+        __syncthreads();
+      }
       if (more) loader.load_keys(i + 1, blocks.at(steps.next(i)) * kKeys);
       cp_async_commit();
     }
     if (!idle) {
       warp.softmax.update(s, warp.o, warp.factor());
       if constexpr (Features::kDropout) warp.drop(s, first_key);
-      multiply_registers(warp.o, s, loader.values(i));
     }
+    if (non_finite) {
+      add_non_finite<16 * Warp::R>(warp.o, loader.values(i), [&](int r, int key) {
+        return warp.sees(r, first_key + key);
+      });
+      __syncthreads();
+      clear_non_finite<Config::kThreads>(loader.values(i));
+      __syncthreads();
+    }
+    if (!idle) multiply_registers(warp.o, s, loader.values(i));
   }
 }
 

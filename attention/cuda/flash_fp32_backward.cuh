@@ -106,6 +106,28 @@ __device__ __forceinline__ void flash_backward_fp32(const BackwardParams& params
                                     .first_key = kKeysOwn ? first_own : first,
                                     .last_key = kKeysOwn ? last_own : last});
   });
+  // Keeps a step's numbers that are not finite from the own rows that do not see them.
+  const auto part_non_finite = [&](int first, int h) {
+    const auto sees = [&](int r, int column) {
+      const int row = kKeysOwn ? first + column : first_own + r;
+      const int kv = kKeysOwn ? first_own + r : first + column;
+      bool seen = row < p.T && band.sees(row, kv);
+      if constexpr (Program::kHasMask) {
+        seen = seen && program.mask(b, h, band.position(row), kv);
+      }
+      return seen;
+    };
+    spoil<kOwn>(d_a, visit_a, sees);
+    if constexpr (kKeysOwn) {
+      spoil<kOwn>(d_b, visit_a, sees);
+      spoil<kOwn>(d_a, visit_b, sees);
+      spoil<kOwn>(d_b, visit_b, sees);
+    }
+    __syncthreads();
+    clear_non_finite<kThreads32>(visit_a);
+    if constexpr (kKeysOwn) clear_non_finite<kThreads32>(visit_b);
+    __syncthreads();
+  };
   for (int i = 0; steps.has(i); ++i, steps.advance()) {
     const int first = first_of(steps.here(i)), h = head(steps.here(i));
     __syncthreads();
@@ -116,7 +138,16 @@ __device__ __forceinline__ void flash_backward_fp32(const BackwardParams& params
     }
     cp_async_commit();
     cp_async_wait<0>();
-    __syncthreads();
+    // What all own rows see alike may be summed as it is.
+    const int last = first + kVisit - 1, last_own = first_own + kOwn - 1;
+    if (steps.is_cut() || !(kKeysOwn ? band.all(first, last, first_own, last_own)
+                                     : band.all(first_own, last_own, first, last))) {
+      bool found = loaded_non_finite<kThreads32>(visit_a);
+      if constexpr (kKeysOwn) found = found || loaded_non_finite<kThreads32>(visit_b);
+      if (__syncthreads_or(found) != 0) part_non_finite(first, h);
+    } else {
+      __syncthreads();
+    }
     Accumulator<kOwn, kVisit, Config::kTf32> s, dp;
     s.template add<true>(own_a, visit_a);
     dp.template add<true>(own_b, visit_b);

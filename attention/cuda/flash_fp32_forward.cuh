@@ -2,6 +2,7 @@
 #pragma once
 
 #include "attention/cuda/mask.cuh"
+#include "attention/cuda/non_finite.cuh"
 #include "attention/cuda/shapes.h"
 #include "attention/cuda/steps.cuh"
 #include "attention/cuda/tile32.cuh"
@@ -109,17 +110,29 @@ __device__ __forceinline__ void flash_forward_fp32(const ForwardParams& params,
                                    p.S - first_key);
     load_tile32<Config::kHeadSize>(values, v + first_key * p.v_strides.t, p.v_strides.t,
                                    p.S - first_key);
+    const bool cut = steps.is_cut() || !band.all(first_row, first_row + kRows - 1, first_key,
+                                                 first_key + kKeys - 1);
+    const auto sees = [&](int r, int column) {
+      const int row = first_row + r, kv = first_key + column;
+      bool seen = row < p.T && band.sees(row, kv);
+      if constexpr (Program::kHasMask) {
+        if (steps.is_cut()) seen = seen && program.mask(b, h, band.position(row), kv);
+      }
+      return seen;
+    };
+    bool non_finite = false;
     cp_async_commit();
     cp_async_wait<0>();
-    __syncthreads();
+    if (cut) {
+      non_finite = __syncthreads_or(loaded_non_finite<kThreads32>(values)) != 0;
+    } else {
+      __syncthreads();
+    }
     Accumulator<kRows, kKeys, Config::kTf32> s;
     s.template add<true>(queries, keys);
     s.for_each([&](int r, int column, float& value) {
-      const int row = first_row + r, kv = first_key + column, position = band.position(row);
-      bool seen = row < p.T && band.sees(row, kv);
-      if constexpr (Program::kHasMask) {
-        if (steps.is_cut()) seen = seen && program.mask(b, h, position, kv);
-      }
+      const int kv = first_key + column, position = band.position(first_row + r);
+      const bool seen = sees(r, column);
       float score = value * p.scale;
       if constexpr (Program::kHasScore) {
         if (seen) score = program.score(__fmul_rn(value, p.scale), b, h, position, kv);
@@ -136,6 +149,12 @@ __device__ __forceinline__ void flash_forward_fp32(const ForwardParams& params,
     if (threadIdx.x % softmax.kLanes == 0) row_factor[softmax.row()] = rescale;
     __syncthreads();
     o.for_each([&](int r, int, float& value) { value *= row_factor[r]; });
+    if (non_finite) {
+      add_non_finite<kRows>(o, values, sees);
+      __syncthreads();
+      clear_non_finite<kThreads32>(values);
+      __syncthreads();
+    }
     o.template add<false>(weights, values);
   }
   cp_async_commit();

@@ -36,6 +36,11 @@ struct SharedTile {
     return data + (column / kPanel * kRows + row) * kPanel + (place ^ permuted);
   }
 
+  /// The 16 bytes at a row and a column that is a multiple of 8, for a few alone.
+  __device__ __forceinline__ T* chunk(int row, int column) const {
+    return at(lane_place(row % 8, column % kPanel / 8), row & ~7, column / kPanel * kPanel);
+  }
+
   /// A 16 x 16 left operand; rows and columns here and below are multiples of 16.
   __device__ __forceinline__ void load_a(uint32_t (&a)[4], uint32_t lane, int row,
                                          int column) const {
@@ -174,6 +179,23 @@ __device__ __forceinline__ void multiply_by(float (&c)[R][C][4], float factor) {
     for (int j = 0; j < C; ++j) {
 #pragma unroll
       for (int e = 0; e < 4; ++e) c[i][j][e] *= factor;
+    }
+  }
+}
+
+/// f(row, column, number) for this lane's part of a warp's rows.
+template <int R, int C, typename F>
+__device__ __forceinline__ void for_each_number(float (&c)[R][C][4], const F& f) {
+  const int lane = static_cast<int>(opaque(lane_index()));
+  const int row = lane / 4, column = lane % 4 * 2;
+#pragma unroll
+  for (int i = 0; i < R; ++i) {
+#pragma unroll
+    for (int j = 0; j < C; ++j) {
+#pragma unroll
+      for (int e = 0; e < 4; ++e) {
+        f(row + 16 * i + e / 2 * 8, column + 8 * j + e % 2, c[i][j][e]);
+      }
     }
   }
 }

@@ -12,12 +12,15 @@ constexpr int kThreads32 = 256;
 /// Rows lie 4 numbers apart from a multiple of 32, so that eight rows touch all banks.
 template <int kRows_, int kColumns_>
 struct Tile32 {
+  using T = float;
   static constexpr int kRows = kRows_, kColumns = kColumns_, kStride = kColumns + 4;
   static constexpr int kElements = kRows * kStride;
   float* data;
   __device__ __forceinline__ float* at(int row, int column) const {
     return data + row * kStride + column;
   }
+  /// The 16 bytes at a column that is a multiple of 4.
+  __device__ __forceinline__ float* chunk(int row, int column) const { return at(row, column); }
 };
 
 /// Starts copying rows [0, rows) and columns [0, kHeadSize), `stride` elements apart.
@@ -130,5 +133,12 @@ struct Accumulator<kRows, kColumns, true> {
     }
   }
 };
+
+/// f(row, column, number) for this thread's part of a block's rows.
+template <int kRows, int kColumns, bool kTf32, typename F>
+__device__ __forceinline__ void for_each_number(Accumulator<kRows, kColumns, kTf32>& c,
+                                                const F& f) {
+  c.for_each(f);
+}
 
 }  // namespace nanoflex::cuda

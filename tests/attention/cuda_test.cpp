@@ -4,6 +4,8 @@
 #include <gtest/gtest.h>
 #include <torch/csrc/autograd/autograd.h>
 
+#include <cmath>
+
 #include "attention/flex/masks.h"
 #include "attention/registry.h"
 #include "tests/attention/accuracy.h"
@@ -160,6 +162,31 @@ TEST_P(FlashCuda, ReadsRowsThatLieAnywhere) {
     return attend(place(x[0]), place(x[1]), place(x[2]), spec, "flash").output;
   };
   EXPECT_TRUE(output(shifted).equal(output([](const at::Tensor& t) { return t.cuda(); })));
+}
+
+TEST_P(FlashCuda, WhatIsNotFiniteReachesOnlyWhoSeesIt) {
+  at::manual_seed(7);
+  const auto run = [&](const Inputs& inputs) {
+    const auto causal = [](const Results&) { return Spec{.mask = flex::causal()}; };
+    return results_of(inputs, causal, at::kCUDA, GetParam(), "flash");
+  };
+  const Inputs clean = random_inputs(GetParam(), 1, 2, 2, 200, 200, 64);
+  const Results before = run(clean);
+  const auto same = [&](const Results& now, size_t i, int64_t start, int64_t rows) {
+    return now[i].narrow(2, start, rows).equal(before[i].narrow(2, start, rows));
+  };
+  Inputs bad = {{clean.tensors[0], clean.tensors[1].clone(), clean.tensors[2].clone()},
+                clean.d_output.clone()};
+  bad.tensors[1].select(2, 100).fill_(std::nan(""));
+  bad.tensors[2].select(2, 100).fill_(INFINITY);
+  const Results late = run(bad);  // of a key that the first rows do not see
+  EXPECT_TRUE(same(late, 0, 0, 100) && same(late, 3, 0, 100));
+  EXPECT_TRUE(late[0].select(2, 100).isnan().all().item<bool>());
+  bad = {clean.tensors, bad.d_output};
+  bad.d_output.select(2, 50).fill_(std::nan(""));
+  const Results early = run(bad);  // of a row that does not see the last keys
+  EXPECT_TRUE(same(early, 1, 51, 149) && same(early, 2, 51, 149) && same(early, 0, 51, 149));
+  EXPECT_TRUE(early[2].select(2, 50).isnan().all().item<bool>());
 }
 
 // Documents and a learned bias under a soft cap: every part of a program, and the gradient of what

@@ -220,8 +220,30 @@ TEST(Barrier, DivergenceNamesBothPlaces) {
   const std::string exited = fault_of_kernel(&diverge<true>, 32);
   expect_fault(exited, "first barrier", "thread (32, 0, 0), which has exited");
   const std::string elsewhere = fault_of_kernel(&diverge<false>, 32);
-  expect_fault(elsewhere, "second barrier", "waits at the one of ");
+  expect_fault(elsewhere, "second barrier", "waits at the __syncthreads of ");
   expect_mention(elsewhere, "first barrier");
+}
+
+__global__ void vote_twice(int* out, int voter) {
+  const int thread = static_cast<int>(threadIdx.x);
+  const int first = __syncthreads_or(thread == voter), second = __syncthreads_or(thread == -1);
+  out[thread] = first + 2 * second;
+}
+__global__ void vote_or_not(bool vote) {
+  vote && threadIdx.x > 3 ? __syncthreads_or(1) : (__syncthreads(), 0);
+}
+
+TEST(Barrier, TellsAllThreadsHowTheyVoted) {
+  Buffer<int> out(kThreads);
+  EXPECT_EQ(fault_of_kernel(&vote_twice, out.data(), kThreads - 1), "");
+  EXPECT_EQ(out.values(), std::vector<int>(kThreads, 1));
+  EXPECT_EQ(fault_of_kernel(&vote_twice, out.data(), kThreads), "");
+  EXPECT_EQ(out.values(), std::vector<int>(kThreads, 0));
+}
+
+TEST(Barrier, OneWithAVoteIsNotOneWithout) {
+  EXPECT_EQ(fault_of_kernel(&vote_or_not, false), "");
+  EXPECT_NE(fault_of_kernel(&vote_or_not, true), "");
 }
 
 template <bool kExit>

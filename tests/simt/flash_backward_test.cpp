@@ -3,6 +3,8 @@
 //
 #include <gtest/gtest.h>
 
+#include "tests/simt/flash_non_finite.h"
+
 namespace nanoflex::simt {
 namespace {
 
@@ -82,6 +84,19 @@ TEST(FlashBackward, StandsScoresOfTenThousand) {
 
 TEST(FlashBackward, IsRightForRandomShapes) {
   for (const Problem& p : random_problems()) expect_close<Bf16, 32>(p);
+}
+
+TEST(FlashBackward, NumbersThatAreNoneReachOnlyWhoSeesThem) {
+  const Problem p = {.T = 70, .S = 70, .D = 64};
+  const auto both_at_once = [&](const Inputs& x, const Results& forward) {
+    return run_backward<Bf16, 64, Gpu::large, false>(p, x, forward);
+  };
+  expect_non_finite_stays_apart(p, random_inputs(p, rounded<Bf16>), both_at_once);
+  const Problem large = {.T = 35, .S = 35, .D = 192};
+  const auto one_by_one = [&](const Inputs& x, const Results& forward) {
+    return run_backward<Half, 192, Gpu::small, false>(large, x, forward);
+  };
+  expect_non_finite_stays_apart(large, random_inputs(large, rounded<Half>), one_by_one);
 }
 
 TEST(FlashBackward, TwoRunsGiveEqualBits) {

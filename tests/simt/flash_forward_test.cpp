@@ -92,6 +92,35 @@ TEST(FlashForward, InfinitiesAndNansReachOnlyTheRowsThatSeeThem) {
   }
 }
 
+// The rows before 50 meet it in their own step, with weight 0.
+template <typename T, int D, typename Features>
+void expect_values_reach_who_sees_them() {
+  const Problem p = {.H = 2, .T = 70, .S = 70, .D = D};
+  using Config = ForwardConfig<T, D, cuda::forward_shape(D, Gpu::small)>;
+  const Inputs clean = random_inputs(p, rounded<T>);
+  const Results expected = run_forward<Config, Features>(p, clean);
+  for (const double value : {double{INFINITY}, -double{INFINITY}, double{NAN}}) {
+    SCOPED_TRACE(value);
+    Inputs bad = clean;
+    bad.v[50 * D + 5] = value;
+    const Results got = run_forward<Config, Features>(p, bad);
+    for (int row = 0; row < p.H * p.T; ++row) {
+      for (int column = 0; column < D; ++column) {
+        const double now = got.o[row * D + column], before = expected.o[row * D + column];
+        const bool reached = row % p.T >= 50 && column == 5;
+        ASSERT_TRUE(reached ? std::isnan(value) ? std::isnan(now) : now == value : now == before)
+            << now << " was " << before << " in row " << row << ", column " << column;
+      }
+    }
+  }
+}
+
+TEST(FlashForward, ValuesThatAreNoNumbersReachOnlyTheRowsThatSeeThem) {
+  expect_values_reach_who_sees_them<Bf16, 64, ForwardFeatures<false>>();
+  expect_values_reach_who_sees_them<Half, 40, ForwardFeatures<false>>();
+  expect_values_reach_who_sees_them<Bf16, 128, ForwardFeatures<false, true>>();  // one stage
+}
+
 // Which 0 times such a value would not be.
 TEST(FlashForward, RowsThatSeeNothingAreZeroWhateverTheValuesAre) {
   const Problem p = {.T = 70, .S = 30, .D = 32};

@@ -5,6 +5,8 @@
 
 #include <algorithm>
 
+#include "tests/simt/flash_non_finite.h"
+
 namespace nanoflex::simt {
 namespace {
 
@@ -77,6 +79,32 @@ TEST(FlashFp32, RowsThatSeeNothingAreZeroWhateverTheValuesAre) {
   const Results got = run_forward_fp32<32, false, false>(p, x);
   EXPECT_EQ(std::count(got.o.begin(), got.o.begin() + 40 * 32, 0), 40 * 32);
   EXPECT_TRUE(std::isnan(got.o[40 * 32]));
+}
+
+template <bool kTf32>
+void expect_non_finite_stays_apart_in_both_passes() {
+  const Problem p = {.T = 70, .S = 70, .D = 32};
+  const Inputs clean = random_inputs(p, rounded<float>);
+  const Results expected = run_forward_fp32<32, kTf32, false>(p, clean);
+  for (const double value : {double{INFINITY}, -double{INFINITY}, double{NAN}}) {
+    Inputs bad = clean;
+    bad.v[50 * 32 + 5] = value;
+    const Results got = run_forward_fp32<32, kTf32, false>(p, bad);
+    for (int i = 0; i < 70 * 32; ++i) {
+      const bool reached = i / 32 >= 50 && i % 32 == 5;
+      const bool as_value = std::isnan(value) ? std::isnan(got.o[i]) : got.o[i] == value;
+      ASSERT_TRUE(reached ? as_value : got.o[i] == expected.o[i]) << value << " at " << i;
+    }
+  }
+  expect_non_finite_stays_apart(p, clean, [&](const Inputs& x, Results forward) {
+    forward.denominator = expected.denominator;
+    return run_backward_fp32<32, kTf32, false>(p, x, forward);
+  });
+}
+
+TEST(FlashFp32, NumbersThatAreNoneReachOnlyWhoSeesThem) {
+  expect_non_finite_stays_apart_in_both_passes<false>();
+  expect_non_finite_stays_apart_in_both_passes<true>();
 }
 
 TEST(FlashFp32, DropsWhatPhiloxSays) {

@@ -3,6 +3,8 @@
 //
 #include <gtest/gtest.h>
 
+#include "tests/simt/flash_non_finite.h"
+
 namespace nanoflex::cuda {
 
 /// Documents of 24 positions, a bias that falls with distance, and a soft cap at 3.
@@ -58,6 +60,23 @@ TEST(FlashProgram, MasksAndScoresIn16Bits) {
   const Results backward =
       run_backward<Bf16, 32, cuda::Gpu::large, false, DocumentsWithSoftcap>(p, x, forward);
   expect_close({truth, plain, Dtype<Bf16>::kEpsilon}, forward, backward);
+}
+
+TEST(FlashProgram, NumbersThatAreNoneStayWithinTheirDocument) {
+  const Problem p = documents_with_softcap({.T = 60, .S = 60, .D = 32, .right = cuda::kUnbounded});
+  const Inputs x = random_inputs(p, rounded<Bf16>);
+  expect_non_finite_stays_apart(p, x, [&](const Inputs& x, const Results& forward) {
+    return run_backward<Bf16, 32, cuda::Gpu::large, false, DocumentsWithSoftcap>(p, x, forward);
+  });
+  using Config = cuda::ForwardConfig<Bf16, 32, cuda::forward_shape(32, cuda::Gpu::large)>;
+  const auto forward = run_forward<Config, cuda::ForwardFeatures<false>, DocumentsWithSoftcap>;
+  Inputs bad = x;
+  bad.v[30 * 32] = NAN;  // the document of rows 24 to 47
+  const Results expected = forward(p, x), got = forward(p, bad);
+  for (int i = 0; i < 60 * 32; ++i) {
+    const bool reached = i / 32 / 24 == 1 && i % 32 == 0;
+    ASSERT_TRUE(reached ? std::isnan(got.o[i]) : got.o[i] == expected.o[i]) << i;
+  }
 }
 
 TEST(FlashProgram, MasksAndScoresInFp32) {

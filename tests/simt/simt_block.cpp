@@ -2,6 +2,7 @@
 
 #include <sstream>
 #include <string_view>
+#include <utility>
 
 #include "tests/simt/simt_image.h"
 #include "tests/simt/simt_memory.h"
@@ -69,6 +70,7 @@ Block::Block(const LaunchOptions& options) : options_(options) {
 
 void Block::start(void (*body)(const void*), const void* context) {
   at_barrier_ = 0;
+  votes_ = false;
   for (auto& thread : threads_) {
     thread->state = Thread::State::ready;
     thread->in_emulator = true;
@@ -132,20 +134,27 @@ void Block::fail(const Thread& culprit, std::string message) {
   std::terminate();  // no one resumes a thread that failed
 }
 
-void Block::barrier(const Location& where) {
+bool Block::barrier(const char* name, bool vote, const Location& where) {
   Thread& self = *running_;
   const InEmulator inside(self);
   self.state = Thread::State::at_barrier;
+  self.barrier = name;
   self.where = where;
-  if (++at_barrier_ < threads_.size()) return self.fiber.suspend();
+  votes_ = votes_ || vote;
+  if (++at_barrier_ < threads_.size()) {
+    self.fiber.suspend();
+    return outcome_;  // which stands until all have come to the next barrier
+  }
   for (const auto& other : threads_) {
-    if (same_place(other->where, where)) continue;
-    fail(self, to_text(where) + ": __syncthreads, but " + describe(*other) +
-                   " waits at the one of " + to_text(other->where));
+    if (std::string_view(other->barrier) == name && same_place(other->where, where)) continue;
+    fail(self, to_text(where) + ": " + name + ", but " + describe(*other) + " waits at the " +
+                   other->barrier + " of " + to_text(other->where));
   }
   at_barrier_ = 0;
+  outcome_ = std::exchange(votes_, false);
   for (auto& thread : threads_) thread->state = Thread::State::ready;
   memory::pass_barrier();
+  return outcome_;
 }
 
 void Block::collective(const Collective& collective) {
@@ -201,7 +210,7 @@ std::string Block::why_stuck(const Thread& waiting) const {
   const bool at_barrier = waiting.state == Thread::State::at_barrier;
   const Location& where = at_barrier ? waiting.where : waiting.collective->where;
   const std::string text = to_text(where) + ": " + describe(waiting) + " waits at " +
-                           (at_barrier ? "__syncthreads" : waiting.collective->name) + " for ";
+                           (at_barrier ? waiting.barrier : waiting.collective->name) + " for ";
   const size_t first = at_barrier ? 0 : waiting.number / kWarpLanes * kWarpLanes;
   const size_t end = at_barrier ? threads_.size() : first + kWarpLanes;
   for (size_t i = first; i < end; ++i) {
@@ -220,7 +229,7 @@ std::string Block::why_absent(const Thread& other, const Thread& waiting) const 
   if (other.state == State::done) return "has exited";
   if (other.state == State::at_barrier) {
     if (waiting.state == State::at_barrier) return "";
-    return "waits at __syncthreads of " + to_text(other.where);
+    return std::string("waits at ") + other.barrier + " of " + to_text(other.where);
   }
   if (waiting.state == State::at_collective &&
       same_collective(*other.collective, *waiting.collective)) {

@@ -39,7 +39,8 @@ struct Thread {
   int number = 0;  // in the block
   uint3 index{};
   State state = State::ready;
-  Location where;                          // of the barrier it waits at
+  const char* barrier = "";                // that it waits at
+  Location where;                          // of that barrier
   const Collective* collective = nullptr;  // that it waits at
   // What this thread knows of its warp: memory accesses of lane l up to clock[l] came before.
   std::array<uint32_t, kWarpLanes> clock{};
@@ -72,7 +73,8 @@ class Block {
   void run(uint3 index, void (*body)(const void*), const void* context);
 
   /// The calls below come from the running thread.
-  void barrier(const Location& where);
+  /// Returns whether any thread voted yes.
+  bool barrier(const char* name, bool vote, const Location& where);
   void collective(const Collective& collective);
   /// Ends the block: its run() throws Fault with this message.
   [[noreturn]] void fail(const Thread& culprit, std::string message);
@@ -99,6 +101,7 @@ class Block {
   std::vector<std::unique_ptr<Thread>> threads_;
   Thread* running_ = nullptr;
   size_t at_barrier_ = 0;
+  bool votes_ = false, outcome_ = false;  // of threads at a barrier; of the last one passed
   std::string fault_;
 };
 

@@ -72,7 +72,12 @@ uint32_t ballot(const char* name, uint32_t mask, bool vote, const Location& wher
 }  // namespace nanoflex::simt
 
 void __syncthreads(const nanoflex::simt::Location& where) {
-  nanoflex::simt::current_block("__syncthreads").barrier(where);
+  nanoflex::simt::current_block("__syncthreads").barrier("__syncthreads", false, where);
+}
+
+int __syncthreads_or(int predicate, const nanoflex::simt::Location& where) {
+  nanoflex::simt::Block& block = nanoflex::simt::current_block("__syncthreads_or");
+  return block.barrier("__syncthreads_or", predicate != 0, where) ? 1 : 0;
 }
 
 void __syncwarp(uint32_t mask, const nanoflex::simt::Location& where) {
