@@ -159,9 +159,9 @@ struct Operands {
   int group() const { return params.H / params.H_kv; }
 };
 
-/// How many blocks to split the keys over, and the kernel for it; parts == 1: do not.
+/// How many blocks to split the keys over, and the kernel for it; none: forward_kernel does it all.
 struct Split {
-  int parts = 1;
+  int parts = 0;
   Kernel kernel;
 };
 
@@ -178,8 +178,9 @@ Split choose_split(const Operands& x, const KernelOptions& options) {
   const int64_t wanted = few ? 4 * processors : 2 * processors;
   const int64_t parts =
       std::min({wanted / std::max<int64_t>(blocks, 1), blocks_of(p.S, kKeysPerPart), kMaxParts});
-  if (parts < 2) return {};
-  return {static_cast<int>(parts), std::move(kernel)};
+  // For a few rows forward_kernel would compute a hundred; over few keys that is less than a launch.
+  if (parts < 2 && !(few && p.S > kKeysPerPart)) return {};
+  return {static_cast<int>(std::max<int64_t>(parts, 1)), std::move(kernel)};
 }
 
 void forward_split(const Split& split, const Operands& x, const KernelOptions& options,
@@ -243,7 +244,7 @@ FusedResult forward_cuda(const at::Tensor& q, const at::Tensor& k, const at::Ten
                           .partial_logsumexp = nullptr};
   const Program program(options, q.device());
   const KernelOptions kernel = kernel_options(q, options, program);
-  if (const Split split = choose_split(x, kernel); split.parts > 1) {
+  if (const Split split = choose_split(x, kernel); split.parts > 0) {
     forward_split(split, x, kernel, program, params);
     return {output, logsumexp};
   }

@@ -132,7 +132,7 @@ TEST_P(FlashCuda, IsAsExactInEveryHeadSize) {
   }
 }
 
-// Few queries, whose keys are dealt to several blocks; and so many heads that they are not.
+// Few queries, whose keys are dealt to several blocks; so many heads that they are not; few keys.
 TEST_P(FlashCuda, Decodes) {
   at::manual_seed(5);
   struct Sizes {
@@ -141,7 +141,8 @@ TEST_P(FlashCuda, Decodes) {
   for (const Sizes& s : std::vector<Sizes>{{1, 4, 1, 1, 1000, 128},
                                            {1, 4, 4, 3, 1000, 64},
                                            {2, 4, 2, 200, 600, 80},
-                                           {64, 16, 8, 1, 300, 64}}) {
+                                           {64, 16, 8, 1, 300, 64},
+                                           {64, 16, 8, 1, 200, 64}}) {
     SCOPED_TRACE(c10::str("B ", s.B, " H ", s.H, " T ", s.T, " S ", s.S, " D ", s.D));
     expect_as_exact(
         random_inputs(GetParam(), s.B, s.H, s.H_kv, s.T, s.S, s.D),
