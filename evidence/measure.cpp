@@ -5,6 +5,7 @@
 #include <fstream>
 #include <limits>
 
+#include "trainer/machine.h"
 #include "trainer/memory.h"
 
 namespace nanoflex {
@@ -82,7 +83,8 @@ std::vector<Measured> measure(const std::vector<Contender>& contenders,
 }
 
 Contender gemm(at::ScalarType dtype, at::Device device) {
-  const auto kind = at::TensorOptions().dtype(dtype).device(device);
+  const bool emulated = dtype == at::kBFloat16 && !multiplies_bfloat16_fast(device);
+  const auto kind = at::TensorOptions().dtype(emulated ? at::kFloat : dtype).device(device);
   const at::Tensor a = at::ones({2048, 2048}, kind), b = at::ones({2048, 2048}, kind);
   return {"gemm", [a, b, c = at::empty_like(a)]() mutable { at::mm_out(c, a, b); }};
 }

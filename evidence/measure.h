@@ -44,8 +44,9 @@ struct MeasureOptions {
 std::vector<Measured> measure(const std::vector<Contender>& contenders,
                               const MeasureOptions& options);
 
-/// LibTorch's matrix product of two 2048 x 2048 matrices, the yardstick of a machine; its
-/// multiplications and additions are kGemmFlops.
+/// LibTorch's matrix product of two 2048 x 2048 matrices, the yardstick of a machine: in fp32 where
+/// the device has no instructions for products of bf16, which LibTorch then computes one number at
+/// a time, hundreds of times slower. Its multiplications and additions are kGemmFlops.
 constexpr double kGemmFlops = 2.0 * 2048 * 2048 * 2048;
 Contender gemm(at::ScalarType dtype, at::Device device);
 
