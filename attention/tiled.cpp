@@ -5,6 +5,7 @@
 //   q, o, dq: [N, G, T, D]    k, v, dk, dv: [N, S, D]    m, l, logsumexp: [N, G, T, 1]
 // A tile of queries holds the rows of all G heads, [N, G * rows, D], so products with k and v sum
 // over the heads that share them. Everything is computed in fp32 (fp64 for fp64 inputs).
+#include <ATen/TensorOperators.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <limits>

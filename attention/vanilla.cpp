@@ -1,3 +1,5 @@
+#include <ATen/TensorOperators.h>
+
 #include <limits>
 
 #include "attention/backends.h"

@@ -1,5 +1,6 @@
 #include "evidence/flash_lab.h"
 
+#include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <torch/csrc/autograd/autograd.h>
 

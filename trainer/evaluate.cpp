@@ -1,5 +1,7 @@
 #include "trainer/evaluate.h"
 
+#include <ATen/TensorOperators.h>
+
 #include <algorithm>
 #include <cmath>
 

@@ -1,5 +1,6 @@
 #include "attention/cuda/captured_gradients.h"
 
+#include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 
 #include <algorithm>

@@ -1,4 +1,5 @@
 // Every registered backend against the definition in fp64.
+#include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <gtest/gtest.h>
 #include <torch/csrc/autograd/autograd.h>

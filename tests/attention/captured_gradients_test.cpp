@@ -2,6 +2,7 @@
 // here on CPU tensors, against those of whole tensors in fp64.
 #include "attention/cuda/captured_gradients.h"
 
+#include <ATen/TensorOperators.h>
 #include <gtest/gtest.h>
 #include <torch/csrc/autograd/autograd.h>
 

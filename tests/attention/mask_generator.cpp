@@ -1,6 +1,7 @@
 #include "tests/attention/mask_generator.h"
 
 #include <ATen/CPUGeneratorImpl.h>
+#include <ATen/TensorOperators.h>
 
 #include <cmath>
 

@@ -1,5 +1,6 @@
 #include "attention/flex/simplify.h"
 
+#include <ATen/TensorOperators.h>
 #include <gtest/gtest.h>
 
 #include <cmath>

@@ -1,6 +1,7 @@
 // What surrounds the products of a layer, fused, against plain tensors in fp64.
 #include "model/layers.h"
 
+#include <ATen/TensorOperators.h>
 #include <gtest/gtest.h>
 #include <torch/csrc/autograd/autograd.h>
 

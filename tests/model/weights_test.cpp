@@ -1,6 +1,7 @@
 // Weights on disk: what is written comes back, and nothing in a file is trusted.
 #include "model/weights.h"
 
+#include <ATen/TensorOperators.h>
 #include <gtest/gtest.h>
 
 #include <fstream>

@@ -94,9 +94,14 @@ TEST(FlashBackward, NumbersThatAreNoneReachOnlyWhoSeesThem) {
   expect_non_finite_stays_apart(p, random_inputs(p, rounded<Bf16>), both_at_once);
   const Problem large = {.T = 35, .S = 35, .D = 192};
   const auto one_by_one = [&](const Inputs& x, const Results& forward) {
-    return run_backward<Half, 192, Gpu::small, false>(large, x, forward);
+    return run_backward<Bf16, 192, Gpu::large, false>(large, x, forward);
   };
-  expect_non_finite_stays_apart(large, random_inputs(large, rounded<Half>), one_by_one);
+  expect_non_finite_stays_apart(large, random_inputs(large, rounded<Bf16>), one_by_one);
+  const Problem half = {.T = 70, .S = 70, .D = 128};
+  const auto in_half = [&](const Inputs& x, const Results& forward) {
+    return run_backward<Half, 128, Gpu::large, false>(half, x, forward);
+  };
+  expect_non_finite_stays_apart(half, random_inputs(half, rounded<Half>), in_half);
 }
 
 TEST(FlashBackward, TwoRunsGiveEqualBits) {

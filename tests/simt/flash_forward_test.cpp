@@ -93,17 +93,17 @@ TEST(FlashForward, InfinitiesAndNansReachOnlyTheRowsThatSeeThem) {
 }
 
 // The rows before 50 meet it in their own step, with weight 0.
-template <typename T, int D, typename Features>
+template <typename T, int D, Gpu gpu>
 void expect_values_reach_who_sees_them() {
   const Problem p = {.H = 2, .T = 70, .S = 70, .D = D};
-  using Config = ForwardConfig<T, D, cuda::forward_shape(D, Gpu::small)>;
+  using Config = ForwardConfig<T, D, cuda::forward_shape(D, gpu)>;
   const Inputs clean = random_inputs(p, rounded<T>);
-  const Results expected = run_forward<Config, Features>(p, clean);
+  const Results expected = run_forward<Config, ForwardFeatures<false>>(p, clean);
   for (const double value : {double{INFINITY}, -double{INFINITY}, double{NAN}}) {
     SCOPED_TRACE(value);
     Inputs bad = clean;
     bad.v[50 * D + 5] = value;
-    const Results got = run_forward<Config, Features>(p, bad);
+    const Results got = run_forward<Config, ForwardFeatures<false>>(p, bad);
     for (int row = 0; row < p.H * p.T; ++row) {
       for (int column = 0; column < D; ++column) {
         const double now = got.o[row * D + column], before = expected.o[row * D + column];
@@ -116,9 +116,9 @@ void expect_values_reach_who_sees_them() {
 }
 
 TEST(FlashForward, ValuesThatAreNoNumbersReachOnlyTheRowsThatSeeThem) {
-  expect_values_reach_who_sees_them<Bf16, 64, ForwardFeatures<false>>();
-  expect_values_reach_who_sees_them<Half, 40, ForwardFeatures<false>>();
-  expect_values_reach_who_sees_them<Bf16, 128, ForwardFeatures<false, true>>();  // one stage
+  expect_values_reach_who_sees_them<Bf16, 64, Gpu::large>();
+  expect_values_reach_who_sees_them<Half, 64, Gpu::large>();
+  expect_values_reach_who_sees_them<Bf16, 128, Gpu::small>();  // one stage
 }
 
 // Which 0 times such a value would not be.
