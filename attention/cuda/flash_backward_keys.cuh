@@ -227,9 +227,8 @@ __device__ __forceinline__ void flash_backward_keys(const BackwardParams& params
     const int step = steps.here(i);
     const QueryStage<Config> stage(dynamic_shared, i);
     cp_async_wait<0>();
-    if (steps.is_cut() ||
-        !warp.band.all(first_row(step), first_row(step) + Config::kQueries - 1, first_key,
-                       first_key + Config::kKeys - 1)) {
+    if (steps.is_cut() || !warp.band.all(first_row(step), first_row(step) + Config::kQueries - 1,
+                                         first_key, first_key + Config::kKeys - 1)) {
       const bool found = loaded_non_finite<Config::kThreads>(stage.queries) ||
                          loaded_non_finite<Config::kThreads>(stage.d_outputs);
       if (__syncthreads_or(found) != 0) warp.part_non_finite(stage, head(step), first_row(step));

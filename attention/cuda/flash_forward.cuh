@@ -251,9 +251,8 @@ __device__ __forceinline__ void run_over_keys(ForwardWarp<Config, Features, Prog
       if constexpr (Features::kDropout) warp.drop(s, first_key);
     }
     if (non_finite) {
-      add_non_finite<16 * Warp::R>(warp.o, loader.values(i), [&](int r, int key) {
-        return warp.sees(r, first_key + key);
-      });
+      add_non_finite<16 * Warp::R>(warp.o, loader.values(i),
+                                   [&](int r, int key) { return warp.sees(r, first_key + key); });
       __syncthreads();
       clear_non_finite<Config::kThreads>(loader.values(i));
       __syncthreads();

@@ -110,8 +110,8 @@ __device__ __forceinline__ void flash_forward_fp32(const ForwardParams& params,
                                    p.S - first_key);
     load_tile32<Config::kHeadSize>(values, v + first_key * p.v_strides.t, p.v_strides.t,
                                    p.S - first_key);
-    const bool cut = steps.is_cut() || !band.all(first_row, first_row + kRows - 1, first_key,
-                                                 first_key + kKeys - 1);
+    const bool cut = steps.is_cut() ||
+                     !band.all(first_row, first_row + kRows - 1, first_key, first_key + kKeys - 1);
     const auto sees = [&](int r, int column) {
       const int row = first_row + r, kv = first_key + column;
       bool seen = row < p.T && band.sees(row, kv);

@@ -54,9 +54,8 @@ __device__ __forceinline__ void for_each_loaded(const Tile32<kRows, kColumns>& t
 template <int kThreads, typename Tile>
 __device__ __forceinline__ bool loaded_non_finite(const Tile& tile) {
   bool found = false;
-  for_each_loaded<kThreads>(tile, [&](const auto* chunk) {
-    found = found || has_non_finite(chunk);
-  });
+  for_each_loaded<kThreads>(tile,
+                            [&](const auto* chunk) { found = found || has_non_finite(chunk); });
   return found;
 }
 
@@ -96,8 +95,7 @@ __device__ __forceinline__ void for_each_non_finite_row(const Tile& tile, const 
 /// For results that are sums of weights times rows of the tile: adds these numbers alone to the
 /// rows that see them.
 template <int kOwn, typename Result, typename Tile, typename Sees>
-__device__ __forceinline__ void add_non_finite(Result& result, const Tile& tile,
-                                               const Sees& sees) {
+__device__ __forceinline__ void add_non_finite(Result& result, const Tile& tile, const Sees& sees) {
   constexpr int kChunk = 16 / static_cast<int>(sizeof(typename Tile::T));
   for_each_non_finite_row<kOwn>(tile, sees, [&](int row, uint64_t seen) {
     for_each_number(result, [&](int r, int column, float& number) {

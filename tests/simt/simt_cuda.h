@@ -109,8 +109,8 @@ int lane();  // of the running thread, 0..31
 
 void __syncthreads(const nanoflex::simt::Location& where = nanoflex::simt::Location::current());
 /// And tells every thread whether any thread's predicate was not 0.
-int __syncthreads_or(
-    int predicate, const nanoflex::simt::Location& where = nanoflex::simt::Location::current());
+int __syncthreads_or(int predicate,
+                     const nanoflex::simt::Location& where = nanoflex::simt::Location::current());
 void __syncwarp(uint32_t mask = 0xFFFFFFFFu,
                 const nanoflex::simt::Location& where = nanoflex::simt::Location::current());
 
