@@ -178,8 +178,7 @@ Split choose_split(const Operands& x, const KernelOptions& options) {
   const int64_t wanted = few ? 4 * processors : 2 * processors;
   const int64_t parts =
       std::min({wanted / std::max<int64_t>(blocks, 1), blocks_of(p.S, kKeysPerPart), kMaxParts});
-  // For a few rows forward_kernel would compute a hundred; over few keys that is less than a
-  // launch.
+  // For few rows forward_kernel computes a hundred: over few keys, that is less than a launch.
   if (parts < 2 && !(few && p.S > kKeysPerPart)) return {};
   return {static_cast<int>(std::max<int64_t>(parts, 1)), std::move(kernel)};
 }

@@ -230,7 +230,8 @@ __global__ void vote_twice(int* out, int voter) {
   out[thread] = first + 2 * second;
 }
 __global__ void vote_or_not(bool vote) {
-  vote&& threadIdx.x > 3 ? __syncthreads_or(1) : (__syncthreads(), 0);
+  const bool votes = vote && threadIdx.x > 3;
+  votes ? __syncthreads_or(1) : (__syncthreads(), 0);
 }
 
 TEST(Barrier, TellsAllThreadsHowTheyVoted) {
