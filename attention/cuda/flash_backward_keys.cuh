@@ -103,12 +103,7 @@ struct BackwardKeysWarp {
   __device__ __forceinline__ void part_non_finite(const QueryStage<Config>& stage, int h,
                                                   int first_row) {
     const auto sees = [&](int r, int column) {
-      const int row = first_row + column, kv = first_key + r;
-      bool seen = row < p.T && band.sees(row, kv);
-      if constexpr (Program::kHasMask) {
-        seen = seen && program.mask(b, h, band.position(row), kv);
-      }
-      return seen;
+      return sees_key(band, program, b, h, first_row + column, first_key + r);
     };
     const auto spoil_by = [&](const typename Config::QueryTile& tile) {
       if constexpr (Config::kDk) spoil<16>(dk, tile, sees);

@@ -88,12 +88,7 @@ struct BackwardQueriesWarp {
   __device__ __forceinline__ void part_non_finite(const typename Config::KeyTile& keys,
                                                   int first_key) {
     spoil<16 * R>(dq, keys, [&](int r, int column) {
-      const int row = first_row + r, kv = first_key + column;
-      bool seen = band.sees(row, kv);
-      if constexpr (Program::kHasMask) {
-        seen = seen && program.mask(b, h, band.program_position(row), kv);
-      }
-      return seen;
+      return sees_key(band, program, b, h, first_row + r, first_key + column);
     });
     __syncthreads();
     clear_non_finite<Config::kThreads>(keys);

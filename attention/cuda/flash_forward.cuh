@@ -65,12 +65,7 @@ struct ForwardWarp {
 
   /// Whether row r of the warp sees a key.
   __device__ __forceinline__ bool sees(int r, int key) const {
-    const int query = rows.query(first_row + r);
-    if (!band.sees(query, key)) return false;
-    if constexpr (Program::kHasMask) {
-      return program.mask(b, rows.head(first_row + r), band.program_position(query), key);
-    }
-    return true;
+    return sees_key(band, program, b, rows.head(first_row + r), rows.query(first_row + r), key);
   }
   /// Whether rows of the block may differ in which of a step's keys they see.
   __device__ __forceinline__ bool cuts(int first_key) const {
@@ -84,27 +79,12 @@ struct ForwardWarp {
     return Program::kHasScore ? kLog2E : p.scale * kLog2E;
   }
 
-  /// f(value, row, column offset) for this lane's elements of s.
-  template <typename F>
-  __device__ static __forceinline__ void for_each(float (&s)[R][C][4], const F& f) {
-#pragma unroll
-    for (int i = 0; i < R; ++i) {
-#pragma unroll
-      for (int j = 0; j < C; ++j) {
-#pragma unroll
-        for (int e = 0; e < 4; ++e) {
-          f(s[i][j][e], 16 * i + e / 2 * 8, 8 * j + e % 2);
-        }
-      }
-    }
-  }
-
   /// Scaled and changed scores; those that the program's mask hides are -inf.
   __device__ __forceinline__ void run_program(float (&s)[R][C][4], int first_key,
                                               bool is_cut) const {
     const int first = row(0, 0), key = first_key + lane_index() % 4 * 2;
     if constexpr (Program::kHasScore) {
-      for_each(s, [&](float& value, int r, int column) {
+      for_each_offset(s, [&](int r, int column, float& value) {
         const int q = band.program_position(rows.query(first + r));
         value = program.score(__fmul_rn(value, p.scale), b, rows.head(first + r), q,
                               band.program_key(key + column));
@@ -112,7 +92,7 @@ struct ForwardWarp {
     }
     if constexpr (Program::kHasMask) {
       if (!is_cut) return;
-      for_each(s, [&](float& value, int r, int column) {
+      for_each_offset(s, [&](int r, int column, float& value) {
         const int q = band.program_position(rows.query(first + r));
         const bool seen = program.mask(b, rows.head(first + r), q, band.program_key(key + column));
         value = seen ? value : -kInfinity;

@@ -111,11 +111,7 @@ __device__ __forceinline__ void flash_backward_fp32(const BackwardParams& params
     const auto sees = [&](int r, int column) {
       const int row = kKeysOwn ? first + column : first_own + r;
       const int kv = kKeysOwn ? first_own + r : first + column;
-      bool seen = row < p.T && band.sees(row, kv);
-      if constexpr (Program::kHasMask) {
-        seen = seen && program.mask(b, h, band.position(row), kv);
-      }
-      return seen;
+      return sees_key(band, program, b, h, row, kv);
     };
     spoil<kOwn>(d_a, visit_a, sees);
     if constexpr (kKeysOwn) {

@@ -84,4 +84,13 @@ struct Band {
   }
 };
 
+/// Whether a row of a head sees a key, by band and program; any answer for rows beyond the last.
+template <typename Program>
+__device__ __forceinline__ bool sees_key(const Band& band, const Program& program, int b, int h,
+                                         int row, int kv) {
+  if (!band.sees(row, kv)) return false;
+  if constexpr (Program::kHasMask) return program.mask(b, h, band.program_position(row), kv);
+  return true;
+}
+
 }  // namespace nanoflex::cuda

@@ -183,21 +183,26 @@ __device__ __forceinline__ void multiply_by(float (&c)[R][C][4], float factor) {
   }
 }
 
-/// f(row, column, number) for this lane's part of a warp's rows.
+/// f(row, column, number) for this lane's part of a warp's rows, counted from its first.
 template <int R, int C, typename F>
-__device__ __forceinline__ void for_each_number(float (&c)[R][C][4], const F& f) {
-  const int lane = static_cast<int>(opaque(lane_index()));
-  const int row = lane / 4, column = lane % 4 * 2;
+__device__ __forceinline__ void for_each_offset(float (&c)[R][C][4], const F& f) {
 #pragma unroll
   for (int i = 0; i < R; ++i) {
 #pragma unroll
     for (int j = 0; j < C; ++j) {
 #pragma unroll
       for (int e = 0; e < 4; ++e) {
-        f(row + 16 * i + e / 2 * 8, column + 8 * j + e % 2, c[i][j][e]);
+        f(16 * i + e / 2 * 8, 8 * j + e % 2, c[i][j][e]);
       }
     }
   }
+}
+/// The same, counted from the warp's first row and column.
+template <int R, int C, typename F>
+__device__ __forceinline__ void for_each_number(float (&c)[R][C][4], const F& f) {
+  const int lane = static_cast<int>(opaque(lane_index()));
+  const int row = lane / 4, column = lane % 4 * 2;
+  for_each_offset(c, [&](int r, int j, float& number) { f(row + r, column + j, number); });
 }
 
 /// Rounds a warp's rows to T and stores them, through its own rows (from `row`) of `tile`, as

@@ -86,7 +86,7 @@ TEST(FlashBackward, IsRightForRandomShapes) {
   for (const Problem& p : random_problems()) expect_close<Bf16, 32>(p);
 }
 
-TEST(FlashBackward, NumbersThatAreNoneReachOnlyWhoSeesThem) {
+TEST(FlashBackward, NonFiniteInputsReachOnlyWhoSeesThem) {
   const Problem p = {.T = 70, .S = 70, .D = 64};
   const auto both_at_once = [&](const Inputs& x, const Results& forward) {
     return run_backward<Bf16, 64, Gpu::large, false>(p, x, forward);

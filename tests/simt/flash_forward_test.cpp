@@ -115,7 +115,7 @@ void expect_values_reach_who_sees_them() {
   }
 }
 
-TEST(FlashForward, ValuesThatAreNoNumbersReachOnlyTheRowsThatSeeThem) {
+TEST(FlashForward, NonFiniteValuesReachOnlyTheRowsThatSeeThem) {
   expect_values_reach_who_sees_them<Bf16, 64, Gpu::large>();
   expect_values_reach_who_sees_them<Half, 64, Gpu::large>();
   expect_values_reach_who_sees_them<Bf16, 128, Gpu::small>();  // one stage

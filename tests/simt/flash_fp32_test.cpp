@@ -102,7 +102,7 @@ void expect_non_finite_stays_apart_in_both_passes() {
   });
 }
 
-TEST(FlashFp32, NumbersThatAreNoneReachOnlyWhoSeesThem) {
+TEST(FlashFp32, NonFiniteInputsReachOnlyWhoSeesThem) {
   expect_non_finite_stays_apart_in_both_passes<false>();
   expect_non_finite_stays_apart_in_both_passes<true>();
 }

@@ -62,7 +62,7 @@ TEST(FlashProgram, MasksAndScoresIn16Bits) {
   expect_close({truth, plain, Dtype<Bf16>::kEpsilon}, forward, backward);
 }
 
-TEST(FlashProgram, NumbersThatAreNoneStayWithinTheirDocument) {
+TEST(FlashProgram, NonFiniteInputsStayWithinTheirDocument) {
   const Problem p = documents_with_softcap({.T = 60, .S = 60, .D = 32, .right = cuda::kUnbounded});
   const Inputs x = random_inputs(p, rounded<Bf16>);
   expect_non_finite_stays_apart(p, x, [&](const Inputs& x, const Results& forward) {
