@@ -74,24 +74,33 @@ Contest causal_contest(const FlexShape& s, const FlexBenchOptions& options) {
            {{"flex alibi", "flex", alibi}, score_target(options)}}};
 }
 
-Contest document_contest(const FlexBenchOptions& options) {
-  const FlexShape s = {1, 1, 4096, 64};
-  const Spec causal = {.mask = flex::causal()};
-  const Spec document = {
-      .mask = flex::bind(flex::parse_mask("causal & document"),
-                         {{"document", equal_documents(1, s.T, 256).to(options.device)}})};
+// A mask that hides most of what a causal one leaves: `backend` may take at most so many times the
+// mask's share of the causal time.
+Contest sparse_contest(const std::string& what, const FlexShape& s, const std::string& backend,
+                       const Variant& sparse, double most) {
   const flex::BlockMaskOptions sizes = {.T = s.T, .S = s.T};
+  const Spec causal = {.mask = flex::causal()};
   const auto blocks = [&](const Spec& spec) {
     return 1 - flex::make_block_mask(spec.mask, sizes).sparsity();
   };
   const auto pairs = [&](const Spec& spec) { return flex::visible_share(spec.mask, sizes); };
-  return {name_of(s) + " documents of 256",
+  return {name_of(s) + " " + what,
           s,
-          {{{"flex causal", "flex", causal}},
-           {{"flex causal & document", "flex", document},
-            1 / 1.25,
-            blocks(document) / blocks(causal),
-            pairs(document) / pairs(causal)}}};
+          {{{backend + " causal", backend, causal}},
+           {sparse, 1 / most, blocks(sparse.spec) / blocks(causal),
+            pairs(sparse.spec) / pairs(causal)}}};
+}
+
+std::vector<Contest> sparse_contests(const FlexBenchOptions& options) {
+  const FlexShape packed = {1, 1, 4096, 64}, lengthy = {1, 1, 8192, 64};
+  const Spec document = {
+      .mask = flex::bind(flex::parse_mask("causal & document"),
+                         {{"document", equal_documents(1, packed.T, 256).to(options.device)}})};
+  const Spec window = {.mask = flex::parse_mask("causal & window(256)")};
+  return {sparse_contest("documents of 256", packed, "flex",
+                         {"flex causal & document", "flex", document}, 1.25),
+          sparse_contest("window of 256", lengthy, "flash",
+                         {"flash causal & window(256)", "flash", window}, 1.3)};
 }
 
 // Of the flex lab: the expressions on whole tensors against the same ones fused.
@@ -119,7 +128,7 @@ class FlexBench {
     for (const FlexShape& shape : shapes_of(options_)) {
       contests.push_back(causal_contest(shape, options_));
     }
-    contests.push_back(document_contest(options_));
+    for (const Contest& contest : sparse_contests(options_)) contests.push_back(contest);
     contests.push_back(eager_contest(options_));
     for (size_t i = 0; i < contests.size(); ++i) {
       show_progress(i + 1, contests.size(), contests[i].name);

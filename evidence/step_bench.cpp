@@ -113,8 +113,8 @@ std::vector<Case> cases_of(const StepBenchOptions& options) {
   }
   Config large = baseline("flash");
   large.n_layer = 12, large.n_embd = 768, large.n_head = large.n_kv_head = 12;
-  large.sequence_len = 1024, large.batch_size = 2;
-  cases.push_back({"12 layers of 768, T 1024", {large}});
+  large.sequence_len = 1024, large.batch_size = kTokens / 1024;
+  cases.push_back({"12 layers of 768, T 1024, 16384 tokens", {large}});
   return cases;
 }
 

@@ -10,6 +10,7 @@
 #include "model/cpu/dispatch.h"
 #include "model/cuda/head_cuda.h"
 #include "model/head_cpu.h"
+#include "model/layers_cpu.h"
 
 namespace nanoflex {
 namespace {
@@ -168,7 +169,12 @@ at::Tensor head_logits(const at::Tensor& x, const CastWeight& weight) {
   const at::Tensor logits = at::empty({rows, vocabulary}, x.options().dtype(accumulation_type(x)));
   for (int64_t first = 0; first < vocabulary; first += step) {
     const int64_t count = std::min(step, vocabulary - first);
-    logits.narrow(1, first, count).copy_(capped(x, w.narrow(0, first, count)).mul_(kLogitSoftcap));
+    const at::Tensor some = logits.narrow(1, first, count), of_them = w.narrow(0, first, count);
+    if (cpu::has_model_kernels(x)) {
+      soft_cap_cpu(at::mm(x, of_them.t()), kLogitSoftcap, some, cpu::chosen_model_kernels());
+    } else {
+      some.copy_(capped(x, of_them).mul_(kLogitSoftcap));
+    }
   }
   return logits;
 }

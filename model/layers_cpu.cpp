@@ -89,4 +89,16 @@ at::Tensor relu_squared_backward_cpu(const at::Tensor& x, const at::Tensor& dy,
   return dx;
 }
 
+void soft_cap_cpu(const at::Tensor& x, double cap, const at::Tensor& y,
+                  const cpu::ModelKernelSet& kernels) {
+  for_rows(x, [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) {
+      cpu::of_dtype(kernels, x)
+          .layers.soft_cap(bytes_of(x) + row * x.stride(0) * x.element_size(),
+                           y.mutable_data_ptr<float>() + row * y.stride(0), static_cast<float>(cap),
+                           x.size(1));
+    }
+  });
+}
+
 }  // namespace nanoflex

@@ -25,4 +25,8 @@ at::Tensor relu_squared_cpu(const at::Tensor& x, const cpu::ModelKernelSet& kern
 at::Tensor relu_squared_backward_cpu(const at::Tensor& x, const at::Tensor& dy,
                                      const cpu::ModelKernelSet& kernels);
 
+/// y = cap tanh(x / cap), fp32, like x. x: [rows, C] fp32 or bf16; rows of either may lie apart.
+void soft_cap_cpu(const at::Tensor& x, double cap, const at::Tensor& y,
+                  const cpu::ModelKernelSet& kernels);
+
 }  // namespace nanoflex

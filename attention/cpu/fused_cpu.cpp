@@ -198,11 +198,15 @@ at::Tensor compute_delta(Problem& p, const at::Tensor& d_logsumexp, const Kernel
   const at::Tensor delta = at::empty({p.B, p.H, p.T}, at::kFloat);
   const at::Tensor given = d_logsumexp.defined() ? d_logsumexp.contiguous() : d_logsumexp;
   const float* d_lse = given.defined() ? given.const_data_ptr<float>() : nullptr;
-  at::parallel_for(0, p.B * p.H, divided_up(kSerialProducts, p.T * p.D), [&](int64_t a, int64_t z) {
-    for (int64_t i = a; i < z; ++i) {
-      kernels.delta(p, d_lse, i / p.H, i % p.H, 0, p.T, delta.mutable_data_ptr<float>());
-    }
-  });
+  at::parallel_for(
+      0, delta.numel(), divided_up(kSerialProducts, p.D), [&](int64_t at, int64_t end) {
+        while (at < end) {
+          const int64_t head = at / p.T, row = at % p.T, rows = std::min(end - at, p.T - row);
+          kernels.delta(p, d_lse, head / p.H, head % p.H, row, rows,
+                        delta.mutable_data_ptr<float>());
+          at += rows;
+        }
+      });
   return delta;
 }
 

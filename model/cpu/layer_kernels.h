@@ -27,6 +27,8 @@ struct LayerKernels {
   /// y = max(x, 0)^2 of `count` elements; dx = 2 max(x, 0) dy.
   void (*relu_squared)(const void* x, void* y, int64_t count);
   void (*relu_squared_backward)(const void* x, const void* dy, void* dx, int64_t count);
+  /// y = cap tanh(x / cap), fp32.
+  void (*soft_cap)(const void* x, float* y, float cap, int64_t count);
 };
 
 }  // namespace nanoflex::cpu

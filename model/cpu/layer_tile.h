@@ -1,6 +1,7 @@
 // Normalisation, rotation and the MLP's non-linearity, with neighbours of a row as vector lanes.
 #pragma once
 
+#include "attention/cpu/elementary.h"
 #include "attention/cpu/tiles.h"
 #include "model/cpu/elements.h"
 #include "model/cpu/layer_kernels.h"
@@ -125,11 +126,22 @@ void run_relu_squared_backward(const void* x, const void* dy, void* dx, int64_t 
   }
 }
 
+template <int kLanes, typename Input>
+void run_soft_cap(const void* x, float* y, float cap, int64_t count) {
+  const auto* in = static_cast<const Input*>(x);
+  const float inverse = 1 / cap;
+  for (int64_t i = 0; i < count; i += kLanes) {
+    const auto tanh = Elementary<kLanes>::tanh(take<kLanes>(in + i, count - i) * inverse);
+    give<kLanes>(tanh * cap, y + i, count - i);
+  }
+}
+
 template <typename Math, typename Input>
 LayerKernels layer_kernels_of() {
   constexpr int kLanes = Math::kLanes;
   return {run_norm<kLanes, Input>, run_norm_backward<kLanes, Input>,
-          run_relu_squared<kLanes, Input>, run_relu_squared_backward<kLanes, Input>};
+          run_relu_squared<kLanes, Input>, run_relu_squared_backward<kLanes, Input>,
+          run_soft_cap<kLanes, Input>};
 }
 
 }  // namespace

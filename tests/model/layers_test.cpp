@@ -109,6 +109,27 @@ TEST(Layers, ReluSquaredIsItsDefinitionInEveryInstructionSet) {
   }
 }
 
+// Some columns of wider tensors, from within a soft cap's bend to far beyond it.
+TEST(Layers, SoftCapIsItsDefinitionInEveryInstructionSet) {
+  at::manual_seed(4);
+  for (const at::ScalarType type : {at::kFloat, at::kBFloat16}) {
+    const at::Tensor x = (20 * at::randn({70, 400})).to(type).narrow(1, 30, 301);
+    const auto error_of = [&](const at::Tensor& y) {
+      return (y - 15 * (x.to(at::kDouble) / 15).tanh()).abs().max().item<double>();
+    };
+    constexpr double kUlp = 9.6e-7;  // of 15 in fp32
+    const double bound = 2 * error_of(15 * (x.to(at::kFloat) / 15).tanh()) + kUlp;
+    for (const cpu::ModelKernelSet& kernels : cpu::all_model_kernels()) {
+      SCOPED_TRACE(c10::str(kernels.name, " ", type));
+      const at::Tensor all = at::full({70, 320}, -1.0F);
+      soft_cap_cpu(x, 15, all.narrow(1, 7, 301), kernels);
+      EXPECT_LE(error_of(all.narrow(1, 7, 301)), bound);
+      EXPECT_TRUE(all.narrow(1, 0, 7).eq(-1).all().item<bool>());
+      EXPECT_TRUE(all.narrow(1, 308, 12).eq(-1).all().item<bool>());
+    }
+  }
+}
+
 TEST(Layers, TakeStridedInputs) {
   const at::Tensor x = at::randn({6, 40}).t();
   EXPECT_TRUE(at::allclose(rms_norm(x), rms_norm_reference(x)));
