@@ -40,6 +40,27 @@ at::Tensor bf16_products(const at::Tensor& a, const at::Tensor& b) {
   return at::bmm(a.to(at::kFloat), b.to(at::kFloat)).to(at::kBFloat16);
 }
 
+// left right^T, where that is symmetric but for rounding. On a CPU large ones are multiplied on and
+// below the diagonal, strip by strip, and mirrored.
+at::Tensor symmetric_products(const at::Tensor& left, const at::Tensor& right) {
+  constexpr int64_t kStrip = 256;
+  const int64_t rows = left.size(1);
+  if (!left.is_cpu() || rows <= kStrip) return bf16_products(left, right.transpose(1, 2));
+  const auto dtype = multiplies_bfloat16_fast(left.device()) ? at::kBFloat16 : at::kFloat;
+  const at::Tensor a = left.to(dtype), b = right.to(dtype);
+  const at::Tensor products = at::empty({left.size(0), rows, rows}, a.options());
+  for (int64_t first = 0; first < rows; first += kStrip) {
+    const int64_t count = std::min(kStrip, rows - first), last = first + count;
+    for (int64_t i = 0; i < a.size(0); ++i) {
+      at::Tensor strip = products[i].narrow(0, first, count).narrow(1, 0, last);
+      at::mm_out(strip, a[i].narrow(0, first, count), b[i].narrow(0, 0, last).t());
+    }
+    const at::Tensor below = products.narrow(1, first, count).narrow(2, 0, first);
+    products.narrow(1, 0, first).narrow(2, first, count).copy_(below.transpose(1, 2));
+  }
+  return products.to(at::kBFloat16);
+}
+
 std::vector<at::Tensor> values(const std::vector<CastWeight>& weights) {
   std::vector<at::Tensor> result;
   for (const CastWeight& weight : weights) result.push_back(weight.value());
@@ -125,8 +146,8 @@ at::Tensor orthogonalize(const at::Tensor& g) {
   x = x / (at::linalg_vector_norm(x, 2, {1, 2}, /*keepdim=*/true) + 1e-7);
   // The quintic of Jordan et al., whose slope at 0 is as steep as keeps singular values near 1.
   for (int i = 0; i < kNewtonSchulzSteps; ++i) {
-    const at::Tensor a = bf16_products(x, x.transpose(1, 2));
-    const at::Tensor b = -4.7750 * a + bf16_products(2.0315 * a, a);
+    const at::Tensor a = symmetric_products(x, x);
+    const at::Tensor b = -4.7750 * a + symmetric_products(2.0315 * a, a);
     x = 3.4445 * x + bf16_products(b, x);
   }
   return tall ? x.transpose(1, 2) : x;

@@ -51,25 +51,29 @@ TEST(Muon, MovesEverySingularValueNearOne) {
 // Against the update written out in fp64 with the same quintic; bf16 steps allow a few per cent.
 TEST(Muon, FollowsItsEquations) {
   at::manual_seed(3);
-  const at::Tensor parameter = at::randn({24, 8});
-  at::Tensor truth = parameter.to(at::kDouble), momentum = at::zeros_like(truth);
-  Muon optimizer({parameter});
-  double moved = 0;
-  for (int step = 0; step < 4; ++step) {
-    const at::Tensor gradient = at::randn({24, 8});
-    at::Tensor(parameter).mutable_grad() = gradient;
-    optimizer.step(0.1);
-    momentum = 0.95 * momentum + 0.05 * gradient.to(at::kDouble);
-    at::Tensor x = (0.05 * gradient.to(at::kDouble) + 0.95 * momentum).t();
-    x = x / x.norm();
-    for (int i = 0; i < 5; ++i) {
-      const at::Tensor a = at::mm(x, x.t());
-      x = 3.4445 * x + at::mm(-4.7750 * a + 2.0315 * at::mm(a, a), x);
+  for (const int64_t size : {8, 290}) {  // the latter's products are mirrored
+    const int64_t rows = size + 16;
+    const at::Tensor parameter = at::randn({rows, size});
+    at::Tensor truth = parameter.to(at::kDouble), momentum = at::zeros_like(truth);
+    Muon optimizer({parameter});
+    const double rate = 0.1 * std::sqrt(static_cast<double>(rows) / static_cast<double>(size));
+    double moved = 0;
+    for (int step = 0; step < 4; ++step) {
+      const at::Tensor gradient = at::randn({rows, size});
+      at::Tensor(parameter).mutable_grad() = gradient;
+      optimizer.step(0.1);
+      momentum = 0.95 * momentum + 0.05 * gradient.to(at::kDouble);
+      at::Tensor x = (0.05 * gradient.to(at::kDouble) + 0.95 * momentum).t();
+      x = x / x.norm();
+      for (int i = 0; i < 5; ++i) {
+        const at::Tensor a = at::mm(x, x.t());
+        x = 3.4445 * x + at::mm(-4.7750 * a + 2.0315 * at::mm(a, a), x);
+      }
+      truth = truth - rate * x.t();
+      moved += rate * x.norm().item<double>();
     }
-    truth = truth - 0.1 * std::sqrt(3.0) * x.t();
-    moved += 0.1 * std::sqrt(3.0) * x.norm().item<double>();
+    EXPECT_LT((parameter - truth).norm().item<double>(), 0.03 * moved) << size;
   }
-  EXPECT_TRUE((parameter - truth).norm().item<double>() < 0.03 * moved);
 }
 
 // As a recorded step's updates read it.
