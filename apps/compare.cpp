@@ -40,11 +40,21 @@ struct Answer {
   std::vector<std::string> failures = {};
 };
 
+// A run that a rule cannot be held to fails it, rather than being left out.
+std::vector<nanoflex::RunSummary> read_runs(const std::vector<std::filesystem::path>& folders,
+                                            bool all) {
+  if (!all) return nanoflex::read_runs(folders, std::cerr);
+  std::vector<nanoflex::RunSummary> runs;
+  for (const auto& folder : folders) runs.push_back(nanoflex::read_run(folder));
+  return runs;
+}
+
 std::vector<nanoflex::RunSummary> selected_runs(const cxxopts::ParseResult& flags) {
   const auto runs_dir = flags.count("runs-dir")
                             ? std::filesystem::path(flags["runs-dir"].as<std::string>())
                             : nanoflex::default_runs_dir();
-  auto runs = nanoflex::read_runs(nanoflex::resolve_runs(flags.unmatched(), runs_dir), std::cerr);
+  const bool all = flags.count("fail-if") > 0;
+  auto runs = read_runs(nanoflex::resolve_runs(flags.unmatched(), runs_dir), all);
   if (flags.count("where")) {
     runs = nanoflex::where(std::move(runs), flags["where"].as<std::vector<std::string>>());
   }
@@ -56,11 +66,11 @@ std::vector<nanoflex::RunSummary> selected_runs(const cxxopts::ParseResult& flag
   if (against.size() != 1)
     throw std::invalid_argument("[compare] --against must name one run, names " +
                                 std::to_string(against.size()));
-  auto all = nanoflex::read_runs(against, std::cerr);
+  auto result = read_runs(against, all);
   for (auto& run : runs) {
-    if (!std::filesystem::equivalent(run.path, against[0])) all.push_back(std::move(run));
+    if (!std::filesystem::equivalent(run.path, against[0])) result.push_back(std::move(run));
   }
-  return all;
+  return result;
 }
 
 Answer answer(int argc, char** argv) {

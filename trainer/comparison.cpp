@@ -114,12 +114,24 @@ std::string identity_without_seed(const RunSummary& run, Flat config) {
   return run.backend + "\n" + json(config).dump(-1, ' ', false, json::error_handler_t::replace);
 }
 
-SeedGroup group_of(const std::vector<const RunSummary*>& runs, const std::string& label) {
-  SeedGroup group{.label = label, .runs = runs.size(), .numbers = {}};
+// A run of a group and its seed.
+struct Member {
+  const RunSummary* run;
+  std::string seed;
+};
+
+SeedGroup group_of(const std::vector<Member>& members, const std::string& label) {
+  SeedGroup group{.label = label, .numbers = {}};
+  std::set<std::string> all;
+  for (const Member& member : members) all.insert(member.seed);
+  group.seeds = all.size();
   for (size_t i = 0; i < kMetrics.size(); ++i) {
     std::vector<double> values;
-    for (const RunSummary* run : runs) {
-      if (const auto value = run->*kMetrics[i].value) values.push_back(*value);
+    std::set<std::string> counted;
+    for (const auto& [run, seed] : members) {
+      const auto value = run->*kMetrics[i].value;
+      if (!value || (!counted.insert(seed).second && kMetrics[i].of_seed)) continue;
+      values.push_back(*value);
     }
     group.numbers[i].sample = summarize(values);
   }
@@ -129,14 +141,18 @@ SeedGroup group_of(const std::vector<const RunSummary*>& runs, const std::string
 std::vector<SeedGroup> groups_by_seed(const std::vector<RunSummary>& runs,
                                       const std::vector<Flat>& configs,
                                       const std::vector<std::string>& labels) {
-  std::map<std::string, std::vector<const RunSummary*>> members;
+  std::map<std::string, std::vector<Member>> members;
   std::vector<std::pair<std::string, std::string>> order;  // identity, label
+  size_t finished = 0;
   for (size_t i = 0; i < runs.size(); ++i) {
+    if (runs[i].status != "finished") continue;
+    ++finished;
     const std::string identity = identity_without_seed(runs[i], configs[i]);
     if (members[identity].empty()) order.emplace_back(identity, labels[i]);
-    members[identity].push_back(&runs[i]);
+    const auto seed = look_up(configs[i], "machine.seed");
+    members[identity].push_back({&runs[i], seed ? seed->dump() : ""});
   }
-  if (order.size() == runs.size()) return {};
+  if (order.size() == finished) return {};
   std::vector<SeedGroup> groups;
   for (const auto& [identity, label] : order) groups.push_back(group_of(members[identity], label));
   for (SeedGroup& group : groups) {

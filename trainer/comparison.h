@@ -31,7 +31,7 @@ struct DifferingKey {
 // Runs that differ in nothing but their seed.
 struct SeedGroup {
   std::string label;  // of its first run
-  size_t runs = 0;
+  size_t seeds = 0;   // different ones
   struct Number {
     Sample sample;
     std::optional<double> ratio;    // of the mean to the first group's

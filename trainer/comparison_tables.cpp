@@ -9,10 +9,13 @@ namespace {
 
 using nlohmann::json;
 
-std::string verdict(const SeedGroup::Number& number, const Metric& metric) {
+std::string verdict(const SeedGroup::Number& number, const Sample& first, const Metric& metric) {
   if (!number.ratio) return "";
   std::string text = " (" + with_decimals(*number.ratio, metric.ratio_decimals) + "x";
-  if (!number.test) return text + ", too few seeds to say)";
+  if (!number.test) {
+    const bool few = number.sample.count < 2 || first.count < 2;
+    return text + (few ? ", too few seeds to say)" : ", the same for all seeds)");
+  }
   const std::string p = with_digits(number.test->p, 2);
   return text + (number.test->p < kSignificant ? ", p " : ", no significant difference, p ") + p +
          ")";
@@ -59,7 +62,7 @@ Table groups_table(const Comparison& comparison) {
   for (const Metric& metric : kMetrics) table[0].push_back(metric.title);
   for (const SeedGroup& group : comparison.groups) {
     auto& cells = table.emplace_back();
-    cells = {group.label, std::to_string(group.runs)};
+    cells = {group.label, std::to_string(group.seeds)};
     for (size_t i = 0; i < kMetrics.size(); ++i) {
       const Metric& metric = kMetrics[i];
       const Sample& sample = group.numbers[i].sample;
@@ -68,7 +71,8 @@ Table groups_table(const Comparison& comparison) {
       if (sample.count > 1) {
         cell += " +- " + with_decimals(sample.deviation / metric.unit, metric.decimals);
       }
-      if (&group != &comparison.groups[0]) cell += verdict(group.numbers[i], metric);
+      if (&group != &comparison.groups[0])
+        cell += verdict(group.numbers[i], comparison.groups[0].numbers[i].sample, metric);
       cells.push_back(cell);
     }
   }

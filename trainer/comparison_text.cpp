@@ -99,7 +99,7 @@ std::string to_json(const Comparison& comparison) {
   }
   json groups = json::array();
   for (const SeedGroup& group : comparison.groups) {
-    json& one = groups.emplace_back(json{{"id", group.label}, {"seeds", group.runs}});
+    json& one = groups.emplace_back(json{{"id", group.label}, {"seeds", group.seeds}});
     for (size_t i = 0; i < kMetrics.size(); ++i) {
       const auto& [sample, ratio, test] = group.numbers[i];
       one[kMetrics[i].name] = {{"count", sample.count},

@@ -36,14 +36,15 @@ struct Metric {
   double unit;  // a table shows value / unit
   int decimals, ratio_decimals;
   bool more_is_better;
+  bool of_seed;  // the seed decides it: another run of the same seed says nothing new
 };
 
 inline constexpr std::array<Metric, 5> kMetrics = {{
-    {"tokens_per_second", "tokens/s", &RunSummary::tokens_per_second, 1, 0, 2, true},
-    {"tflops_per_second", "TFLOP/s", &RunSummary::tflops_per_second, 1, 3, 2, true},
-    {"peak_memory_bytes", "peak MB", &RunSummary::peak_memory_bytes, 1e6, 1, 2, false},
-    {"final_loss", "final loss", &RunSummary::final_loss, 1, 4, 3, false},
-    {"validation_loss", "validation loss", &RunSummary::validation_loss, 1, 4, 3, false},
+    {"tokens_per_second", "tokens/s", &RunSummary::tokens_per_second, 1, 0, 2, true, false},
+    {"tflops_per_second", "TFLOP/s", &RunSummary::tflops_per_second, 1, 3, 2, true, false},
+    {"peak_memory_bytes", "peak MB", &RunSummary::peak_memory_bytes, 1e6, 1, 2, false, false},
+    {"final_loss", "final loss", &RunSummary::final_loss, 1, 4, 3, false, true},
+    {"validation_loss", "validation loss", &RunSummary::validation_loss, 1, 4, 3, false, true},
 }};
 
 // The folders that the arguments name, each once, in their order. An argument is a run's folder (or

@@ -1,6 +1,7 @@
 #include "trainer/selection.h"
 
 #include <algorithm>
+#include <charconv>
 #include <cmath>
 #include <sstream>
 #include <stdexcept>
@@ -25,18 +26,30 @@ Condition parse_condition(const std::string& text) {
   return {text.substr(0, equal ? sign : sign - 1), text.substr(sign + 1), text, equal};
 }
 
-// The value of `key` in a run, as people write it; empty where the run has none.
-std::optional<std::string> value_of(const RunSummary& run, const std::string& key) {
+// The value of `key` in a run; empty where the run has none.
+std::optional<json> value_of(const RunSummary& run, const std::string& key) {
   if (key == "status") return run.status;
   if (key == "id") return run.id;
   if (!run.config.is_object()) return std::nullopt;
   for (const auto& [section, keys] : run.config.items()) {
     if (!keys.is_object()) continue;
     for (const auto& [name, value] : keys.items()) {
-      if (key == name || key == section + "." + name) return shown(value);
+      if (key == name || key == section + "." + name) return value;
     }
   }
   return std::nullopt;
+}
+
+// Whether the text says the value: a number however it is written, 2e12 or 2e+12.
+bool says(const std::string& text, const json& value) {
+  if (value.is_string()) return text == value.get<std::string>();
+  if (value.is_number()) {
+    double number = 0;
+    const char* const end = text.data() + text.size();
+    const auto [stop, error] = std::from_chars(text.data(), end, number);
+    return error == std::errc() && stop == end && number == value.get<double>();
+  }
+  return text == value.dump();
 }
 
 size_t metric_named(const std::string& name, const std::string& flag) {
@@ -70,7 +83,8 @@ std::vector<RunSummary> where(std::vector<RunSummary> runs,
                                   printable(condition.key) + "'");
     }
     std::erase_if(runs, [&](const RunSummary& run) {
-      return (value_of(run, condition.key) == condition.value) != condition.equal;
+      const std::optional<json> value = value_of(run, condition.key);
+      return (value && says(condition.value, *value)) != condition.equal;
     });
     if (runs.empty()) {
       throw std::invalid_argument("[compare] no run is left by --where " + printable(text));
@@ -116,6 +130,10 @@ std::vector<std::string> failures(const Comparison& comparison, const FailureRul
   for (size_t i = 1; i < comparison.rows.size(); ++i) {
     const ComparisonRow& row = comparison.rows[i];
     const auto ratio = row.numbers[rule.metric].ratio;
+    if (row.status != "finished") {
+      lines.push_back(row.label + ": is not finished but " + row.status);
+      continue;
+    }
     if (ratio && !holds(*ratio, rule.comparison, rule.bound)) continue;
     std::ostringstream line;
     line.precision(4);

@@ -35,8 +35,8 @@ TEST_F(SelectionTest, RunsThatDifferInTheirSeedAloneAreOneGroup) {
   const auto runs = seeds([&](const std::string& id, const json& one) { return write(id, one); });
   const Comparison comparison = compare(runs);
   ASSERT_EQ(comparison.groups.size(), 2);
-  EXPECT_EQ(comparison.groups[0].runs, 3);
-  EXPECT_EQ(comparison.groups[1].runs, 2);
+  EXPECT_EQ(comparison.groups[0].seeds, 3);
+  EXPECT_EQ(comparison.groups[1].seeds, 2);
   const auto& speed = comparison.groups[1].numbers[0];
   EXPECT_DOUBLE_EQ(speed.sample.mean, 2003.5);
   EXPECT_DOUBLE_EQ(*speed.ratio, 2003.5 / 1001);
@@ -55,6 +55,22 @@ TEST_F(SelectionTest, RunsThatDifferInTheirSeedAloneAreOneGroup) {
 TEST_F(SelectionTest, OneSeedAgainstManyIsTooFewToSay) {
   const auto runs = seeds([&](const std::string& id, const json& one) { return write(id, one); });
   EXPECT_TRUE(has(to_text(compare({runs[0], runs[1], runs[3]})), "too few seeds to say"));
+}
+
+// Runs that stopped early have not learned what the others have; one that was taken twice has not
+// learned twice.
+TEST_F(SelectionTest, OnlyFinishedRunsAndDifferentSeedsCount) {
+  auto runs = seeds([&](const std::string& id, const json& one) { return write(id, one); });
+  runs[2].status = "interrupted";
+  runs.push_back(runs[4]);
+  runs.back().tokens_per_second = 2010;
+  const Comparison comparison = compare(runs);
+  ASSERT_EQ(comparison.groups.size(), 2);
+  EXPECT_EQ(comparison.groups[0].seeds, 2);
+  EXPECT_EQ(comparison.groups[1].seeds, 2);
+  EXPECT_EQ(comparison.groups[1].numbers[0].sample.count, 3);
+  EXPECT_EQ(comparison.groups[1].numbers[3].sample.count, 2);
+  EXPECT_TRUE(has(to_text(comparison), "(1.00x, the same for all seeds)")) << to_text(comparison);
 }
 
 template <class Function>
@@ -76,6 +92,9 @@ TEST_F(SelectionTest, RunsAreChosenByTheirConfigAndSortedBestFirst) {
   };
   EXPECT_EQ(ids(where(runs, {"mask=full"})), "34");
   EXPECT_EQ(ids(where(runs, {"attention.mask!=full", "seed!=1"})), "02");
+  const std::string flops = runs[0].config["budget"]["target_flops"].dump();
+  EXPECT_EQ(ids(where(runs, {"target_flops=2e12"})), "01234") << flops;
+  EXPECT_EQ(ids(where(runs, {"target_flops=" + flops, "seed=1.0"})), "1") << flops;
   EXPECT_EQ(ids(sorted_by(runs, "tokens_per_second")), "43210");
   EXPECT_EQ(ids(sorted_by(runs, "final_loss")), "03142");
   EXPECT_TRUE(has(refusal_of([&] { where(runs, {"msk=full"}); }), "no run has a key 'msk'"));
@@ -91,6 +110,10 @@ TEST_F(SelectionTest, ARuleFailsTheRunsThatBreakIt) {
   ASSERT_EQ(lines.size(), 1);
   EXPECT_TRUE(has(lines[0], "run0: tokens_per_second is 0.4993 of run3's")) << lines[0];
   EXPECT_TRUE(failures(comparison, parse_failure_rule("final_loss > 1.01")).empty());
+  auto stopped = runs[4];
+  stopped.status = "failed";
+  EXPECT_EQ(failures(compare({runs[3], stopped}), parse_failure_rule("final_loss > 1.01")),
+            std::vector<std::string>{"run4: is not finished but failed"});
   json unknown = record("unknown");
   unknown["results"]["tokens_per_second"] = nullptr;
   const auto nothing = compare({runs[0], read_run(write("unknown", unknown))});
