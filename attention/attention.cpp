@@ -53,7 +53,8 @@ void check_shapes(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v)
 
 void check_bound(const char* what, const flex::Expression& expression) {
   const std::vector<std::string> missing = flex::free_tensors(expression);
-  require(missing.empty(), what, " '", flex::to_text(expression),
+  if (missing.empty()) return;
+  require(false, what, " '", flex::to_text(expression),
           "' reads tensors that are not bound: ", join(missing), "; bind() them");
 }
 

@@ -31,11 +31,9 @@ std::string why_not_flex(const at::Tensor& q, const at::Tensor& k, const at::Ten
   const std::string reason = why_no_fused_kernels(q);
   if (!reason.empty()) return reason;
   const FusedOptions options = without_blocks(q, spec);
-  if (!q.is_cpu()) {
-    const std::string cuda = flex::why_no_cuda_source(options.mask, options.score, q.device());
-    if (!cuda.empty()) return cuda;
-  }
-  return flex::why_no_tile_code(tile_code_options(q, k, options));
+  const std::string code = flex::why_no_tile_code(tile_code_options(q, k, options));
+  if (!code.empty() || q.is_cpu()) return code;
+  return flex::why_no_cuda_source(options.mask, options.score, q.device());
 }
 
 Attention flex_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,

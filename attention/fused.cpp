@@ -38,6 +38,16 @@ struct Call : torch::CustomClassHolder {
   std::string backend;
 };
 
+// What mask and score read, which is read again by the backward pass.
+variable_list captured_tensors(const FusedOptions& options) {
+  variable_list all;
+  for (const flex::Expression& expression : {options.mask, options.score}) {
+    if (!expression.defined()) continue;
+    for (const at::Tensor& tensor : flex::tensors_of(expression)) all.push_back(tensor);
+  }
+  return all;
+}
+
 // What the backward pass needs beside tensors that autograd knows.
 struct Saved {
   FusedResult result;
@@ -72,21 +82,25 @@ struct FusedForward : torch::autograd::Function<FusedForward> {
                                const c10::intrusive_ptr<Call>& call) {
     const FusedResult result = run_forward(q, k, v, call->options);
     variable_list saved = {q, k, v, result.output, result.logsumexp, result.denominator};
-    saved.insert(saved.end(), captured.begin(), captured.end());  // so that changes are noticed
+    saved.insert(saved.end(), captured.begin(), captured.end());
+    const variable_list read = captured_tensors(call->options);
+    saved.insert(saved.end(), read.begin(), read.end());  // so that changes are noticed
     context->save_for_backward(saved);
     context->saved_data["call"] = c10::IValue::make_capsule(call);
+    context->saved_data["captured"] = static_cast<int64_t>(captured.size());
     return {result.output, result.logsumexp};
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& gradients) {
-    constexpr size_t kOwn = 6;  // of what is saved, the captured tensors follow
+    constexpr size_t kOwn = 6;  // of what is saved; those to differentiate by follow
+    const auto captured = static_cast<size_t>(context->saved_data["captured"].toInt());
     const variable_list saved = context->get_saved_variables();
     const auto call =
         c10::static_intrusive_pointer_cast<Call>(context->saved_data["call"].toCapsule());
     const at::Tensor d_output = gradients[0].defined() ? gradients[0] : at::zeros_like(saved[3]);
-    variable_list result =
-        FusedBackward::apply(d_output, gradients[1], at::TensorList(saved).slice(kOwn), saved[0],
-                             saved[1], saved[2], Saved{{saved[3], saved[4], saved[5]}, call});
+    variable_list result = FusedBackward::apply(
+        d_output, gradients[1], at::TensorList(saved).slice(kOwn, captured), saved[0], saved[1],
+        saved[2], Saved{{saved[3], saved[4], saved[5]}, call});
     result.emplace_back();  // none for the call
     return result;
   }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <stdexcept>
 #include <unordered_map>
 #include <unordered_set>
@@ -257,6 +258,22 @@ std::vector<std::string> free_tensors(const Expression& expression) {
   std::vector<std::string> names;
   collect_free(expression, seen, names);
   return names;
+}
+
+std::vector<at::Tensor> tensors_of(const Expression& expression) {
+  std::unordered_set<const Node*> seen;
+  std::vector<at::Tensor> tensors;
+  const std::function<void(const Expression&)> collect = [&](const Expression& part) {
+    const Node& node = part.node();
+    if (!seen.insert(&node).second) return;
+    const auto same = [&](const at::Tensor& one) { return one.is_same(node.tensor); };
+    if (node.tensor.defined() && std::none_of(tensors.begin(), tensors.end(), same)) {
+      tensors.push_back(node.tensor);
+    }
+    for (const Expression& operand : node.operands) collect(operand);
+  };
+  collect(expression);
+  return tensors;
 }
 
 bool equal(const Expression& a, const Expression& b) { return same_tree(a, b, true); }

@@ -150,6 +150,9 @@ Expression bind(const Expression& expression, const std::map<std::string, at::Te
 /// Names of captured tensors that are still unbound, each once, in order of appearance.
 std::vector<std::string> free_tensors(const Expression& expression);
 
+/// The captured tensors that it reads, each once.
+std::vector<at::Tensor> tensors_of(const Expression& expression);
+
 /// Whether two expressions are the same tree, over the same captured tensors (by identity).
 bool equal(const Expression& a, const Expression& b);
 /// The same, but not looking at what the captured tensors' names are bound to.

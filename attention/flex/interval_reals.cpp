@@ -145,8 +145,8 @@ Reals apply_function(Op op, Reals a) {
     case Op::kExp:
       return {std::max(0.0, below(std::exp(a.low))), above(std::exp(a.high)), a.may_be_nan};
     case Op::kTanh:
-      return {std::max(-1.0, below(std::tanh(a.low))), std::min(1.0, above(std::tanh(a.high))),
-              a.may_be_nan};
+      return {below(std::tanh(a.low)), above(std::tanh(a.high)),
+              a.may_be_nan};  // kernels overshoot
     case Op::kSigmoid:
       return {std::max(0.0, below(sigmoid_of(a.low))), std::min(1.0, above(sigmoid_of(a.high))),
               a.may_be_nan};

@@ -7,7 +7,7 @@ namespace nanoflex::flex {
 
 enum class Type { kBool, kInt, kFloat };
 
-/// "truth value", "integer" or "number": for messages.
+/// "truth value", "integer" or "float": for messages.
 std::string type_name(Type type);
 
 enum class Op {

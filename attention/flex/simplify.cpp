@@ -114,12 +114,15 @@ class Simplifier {
     for (const Expression& operand : node.operands) {
       if (!is_constant(operand)) return {};
     }
-    const at::Tensor value =
-        evaluate(Expression(node), {.score = at::zeros({1, 1, 1, 1}, at::kDouble)});
-    if (node.type == Type::kBool) return value.item<bool>();
-    if (node.type == Type::kInt) return value.item<int64_t>();
-    const auto number = value.item<double>();
-    return std::isnan(number) ? Expression() : Expression(number);
+    const auto value = [&](at::ScalarType dtype) {
+      return evaluate(Expression(node), {.score = at::zeros({1, 1, 1, 1}, dtype)});
+    };
+    // Not what fp32 and fp64 see differently, and no NaN.
+    const at::Tensor exact = value(at::kDouble), rounded = value(at::kFloat);
+    if (!exact.to(rounded.scalar_type()).equal(rounded)) return {};
+    if (node.type == Type::kBool) return exact.item<bool>();
+    if (node.type == Type::kInt) return exact.item<int64_t>();
+    return exact.item<double>();
   }
 
   Expression rewritten(const Node& node) {

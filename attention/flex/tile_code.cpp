@@ -98,7 +98,8 @@ std::vector<at::Tensor> differentiable_tensors(const Expression& score) {
 
 namespace {
 
-constexpr int64_t kMostNodes = 10'000;  // values are numbered in 16 bits
+// Of all trees: a node becomes at most three values, which are numbered in 16 bits.
+constexpr int64_t kMostNodes = 20'000;
 
 class Check {
  public:
@@ -160,9 +161,12 @@ std::string find_why_not(const TileCodeOptions& options) {
       return std::string("the score's derivative: ") + problem.what();
     }
   }
+  int64_t nodes = 0;
   for (const Expression& tree : trees) {
-    if (tree.node().size > kMostNodes) {
-      return "the expression has more than " + std::to_string(kMostNodes) + " operations";
+    nodes += tree.node().size;
+    if (nodes > kMostNodes) {
+      return "the expressions and their derivatives have more than " + std::to_string(kMostNodes) +
+             " operations";
     }
     std::string reason = Check(tree, options).reason;
     if (!reason.empty()) return reason;

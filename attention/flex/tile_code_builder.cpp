@@ -1,9 +1,13 @@
 #include "attention/flex/tile_code_builder.h"
 
 #include <algorithm>
+#include <functional>
 #include <limits>
 #include <set>
 #include <stdexcept>
+#include <unordered_set>
+
+#include "attention/flex/operators.h"
 
 namespace nanoflex::flex {
 namespace {
@@ -14,6 +18,12 @@ using cpu::Vary;
 
 constexpr double kMostExact = 16777216;  // 2^24: up to here fp32 holds every integer
 constexpr int kUnused = -1, kForever = std::numeric_limits<int>::max();
+
+// What is lowered is small enough for this: see why_no_tile_code().
+uint16_t slot_of(int32_t number) {
+  if (number > std::numeric_limits<uint16_t>::max()) throw std::length_error("tile code: too long");
+  return static_cast<uint16_t>(number);
+}
 
 Vary either(Vary a, Vary b) {
   if (a == b || b == Vary::kNothing) return a;
@@ -80,15 +90,27 @@ Code real_code(Op op) {
   }
 }
 
+// Whether a float's last bits may decide what the tree is: what is compared, or cut to an integer.
+bool decides(const Expression& tree) {
+  std::unordered_set<const Node*> seen;
+  const std::function<bool(const Expression&)> look = [&](const Expression& part) {
+    const Node& node = part.node();
+    if (!seen.insert(&node).second) return false;
+    const Rule rule = describe(node.op).rule;
+    const bool cuts = rule == Rule::kCompare || rule == Rule::kInteger || node.op == Op::kRemainder;
+    const auto is_float = [](const Expression& one) { return one.type() == Type::kFloat; };
+    return (cuts && std::any_of(node.operands.begin(), node.operands.end(), is_float)) ||
+           std::any_of(node.operands.begin(), node.operands.end(), look);
+  };
+  return look(tree);
+}
+
 }  // namespace
 
 TileCodeBuilder::TileCodeBuilder(const Box& box, bool forward) : box_(box), forward_(forward) {}
 
 int TileCodeBuilder::lower(const Expression& expression, Type type) {
   begin(expression);
-  // A mask must not differ, at a boundary, from what its blocks were judged by: every operation of
-  // it is rounded.
-  may_fuse_ = type != Type::kBool;
   return as_pair(value_as(expression, type));
 }
 
@@ -102,6 +124,9 @@ void TileCodeBuilder::begin(const Expression& tree) {
   lowered_.clear();
   bounder_.emplace(tree);
   bounder_->over(box_);
+  // At a boundary nothing may differ from what blocks and indices were judged by: there every
+  // operation is rounded, as it is on whole tensors.
+  may_fuse_ = tree.type() == Type::kFloat && !decides(tree);
 }
 
 int TileCodeBuilder::number(const Entry& entry) {
@@ -145,13 +170,19 @@ bool TileCodeBuilder::exact_in_float(const Expression& integer) const {
   return bounds.low >= -kMostExact && bounds.high <= kMostExact;
 }
 
-// Converts as near to the leaves as changes nothing: there values vary with less than the pair.
+// Converts as near to the leaves as changes nothing: there values vary with less than the pair. An
+// integer's zero has no sign; a float's product with a negative number may have.
 int TileCodeBuilder::as_float(const Expression& integer) {
   const Node& node = integer.node();
   if (node.op == Op::kConstant) return constant(static_cast<float>(node.constant.toLong()));
-  const bool simple = node.op == Op::kAdd || node.op == Op::kSubtract || node.op == Op::kMultiply ||
-                      node.op == Op::kNegate;
   const auto exact = [&](const Expression& part) { return exact_in_float(part); };
+  const auto from_zero_on = [&](const Expression& part) { return bounder_->of(part).low >= 0; };
+  const Bounds bounds = bounder_->of(integer);
+  const bool simple =
+      node.op == Op::kAdd || node.op == Op::kSubtract ||
+      (node.op == Op::kMultiply &&
+       std::all_of(node.operands.begin(), node.operands.end(), from_zero_on)) ||
+      ((node.op == Op::kMultiply || node.op == Op::kNegate) && (bounds.low > 0 || bounds.high < 0));
   if (simple && exact(integer) && std::all_of(node.operands.begin(), node.operands.end(), exact)) {
     std::vector<int> operands;
     for (const Expression& operand : node.operands) operands.push_back(as_float(operand));
@@ -273,7 +304,7 @@ void TileCodeBuilder::place_small(int id) {
   const Entry& entry = entries_[id];
   if (places_.count(id)) return;
   int32_t& slots = shared_.slots[static_cast<int>(entry.vary)];
-  Value place = {entry.vary, static_cast<uint16_t>(slots)};
+  Value place = {entry.vary, slot_of(slots)};
   if (entry.leaf == kBatch || entry.leaf == kHead) {
     place.slot = entry.leaf == kBatch ? cpu::kBatchSlot : cpu::kHeadSlot;
   } else if (entry.leaf == kScale) {
@@ -341,7 +372,7 @@ std::vector<Value> TileCodeBuilder::emit(const std::vector<int>& roots,
     if (id == in_place) {
       made.out = places_[id] = {Vary::kPair, cpu::kScoreSlot};
     } else {
-      if (free.empty()) free.push_back(static_cast<uint16_t>(used++));
+      if (free.empty()) free.push_back(slot_of(used++));
       made.out = places_[id] = {Vary::kPair, free.back()};
       free.pop_back();
     }

@@ -283,8 +283,47 @@ TEST(FlexCpuRefusals, SayWhatTheKernelsCannotHold) {
                          [](auto, auto, auto q, auto kv) { return q * 1'000'000'000 > kv; })})
                 .find("integer 'q * 1000000000' may leave 32 bits"),
             std::string::npos);
+  const auto product = [&](auto s) {
+    Expression all = Expression(table[0]);
+    for (int i = 0; i < 300; ++i) all = all * table[i % 8];
+    return s + all;
+  };
+  EXPECT_NE(
+      refused({.score = trace_score([&](auto s, auto, auto, auto, auto) { return product(s); })})
+          .find("the expressions and their derivatives have more than 20000 operations"),
+      std::string::npos);
   EXPECT_EQ(refused({.block_size = 24}),
             "[attention] block_size must be a positive multiple of 16, is 24");
+}
+
+// 41 times fp32's 1 / 41 is less than 1, and -0 is 0 in integers: neither may decide what is read
+// or seen otherwise than on whole tensors.
+TEST(FlexCpuRounding, DecidesNothing) {
+  const Tensors inputs = flex_inputs({1, 1, 1, 64, 64, 8}, at::kFloat);
+  const at::Tensor q = inputs.q.to(at::kFloat), k = inputs.k.to(at::kFloat),
+                   v = inputs.v.to(at::kFloat);
+  const at::Tensor values = at::tensor({-3.0, 2.0}, at::kDouble).requires_grad_();
+  const Captured table("table", values);
+  const auto expect_same = [&](const Spec& spec, const char* what) {
+    const auto run = [&](const char* backend) { return attend(q, k, v, spec, backend).output; };
+    EXPECT_TRUE(at::allclose(run("flex"), run("vanilla"), 1e-5, 1e-5)) << what;
+    const auto gradient = [&](const char* backend) {
+      return torch::autograd::grad({run(backend).square().sum()}, {values}, {}, {}, {}, true)[0];
+    };
+    const at::Tensor fused = gradient("flex"), plain = gradient("vanilla");
+    EXPECT_TRUE(!plain.defined() || at::allclose(fused, plain, 1e-4, 1e-5)) << what;
+  };
+  expect_same({.score = trace_score([&](auto s, auto, auto, auto, auto kv) {
+                 return s + table[floor((kv + 41) / 41.0) - 1];
+               })},
+              "an index");
+  expect_same({.score = trace_score([&](auto s, auto, auto, auto q, auto kv) {
+                 return select((q - kv) / 41.0 >= 1.0, s - 5.0, s + table[0]);
+               })},
+              "a condition");
+  expect_same({.mask = trace_mask([](auto, auto, auto, auto kv) { return 1.0 / -kv > 0; }),
+               .score = trace_score([&](auto s, auto, auto, auto, auto) { return s * table[1]; })},
+              "a zero's sign");
 }
 
 // A GPU has no ranges of keys: its recorded steps find their block masks through tensors of its
@@ -340,6 +379,9 @@ TEST(FlexCpuKept, SeesWhatChangedInTheTensorsSince) {
   expect_same("with one document");
   bias.mul_(3);
   expect_same("with a larger bias");
+  const at::Tensor output = attend(q.clone().requires_grad_(), k, v, spec, "flex").output;
+  bias.mul_(2);
+  EXPECT_THROW(output.sum().backward(), c10::Error) << "the backward pass would read another bias";
   bias.requires_grad_();
   const auto gradient = [&](const char* backend) {
     return torch::autograd::grad({attend(q, k, v, spec, backend).output.square().sum()}, {bias})[0];
