@@ -74,9 +74,14 @@ int sample(const cxxopts::ParseResult& flags) {
   apply_yaml(config, folder / "config.yaml");
   check(config);
   const fs::path tokenizer_file = folder / "checkpoint" / "tokenizer.model";
+  if (!fs::exists(folder / "checkpoint" / "model.safetensors")) {
+    throw std::invalid_argument("[sample] run " + folder.string() +
+                                " has no checkpoint yet; --checkpoint-interval makes them");
+  }
   if (!fs::exists(tokenizer_file)) {
     throw std::invalid_argument("[sample] " + tokenizer_file.string() +
-                                " is missing: the run was trained on shards without --tokenizer");
+                                " is missing: the run was trained on shards without --tokenizer; "
+                                "put the shards' tokenizer there");
   }
   const auto tokenizer = data::Tokenizer::load(tokenizer_file, config.vocab_size);
   const at::Device device = choose_device(flags["device"].as<std::string>());

@@ -43,7 +43,9 @@ variable_list captured_tensors(const FusedOptions& options) {
   variable_list all;
   for (const flex::Expression& expression : {options.mask, options.score}) {
     if (!expression.defined()) continue;
-    for (const at::Tensor& tensor : flex::tensors_of(expression)) all.push_back(tensor);
+    for (const at::Tensor& tensor : flex::tensors_of(expression)) {
+      if (!tensor.is_inference()) all.push_back(tensor);  // whose changes are not counted
+    }
   }
   return all;
 }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <fstream>
+#include <iostream>
 #include <memory>
 #include <sstream>
 
@@ -44,13 +45,16 @@ class Trainee {
         step_({.device = device_, .rows = config_.batch_size}),
         recorded_(model_, attention_, optimizers_, {.step = step_, .launched = kLaunched}),
         batch_(random_batch(config_.batch_size, config_.sequence_len, config_.vocab_size)) {
-    const int64_t first = device_.is_cuda() ? kLaunched + kCheckedReplays : 1;
-    for (int64_t i = 0; i < first; ++i) step();
+    step();
     const int64_t own = live_tensor_bytes(device_) - before_;
     reset_peak_memory(device_);
     const int64_t others = live_tensor_bytes(device_) - own;
-    step();
+    step();  // launched: a recorded one allocates nothing
     peak_bytes_ = peak_tensor_bytes(device_) - others;
+    for (int64_t i = 2; device_.is_cuda() && i < kLaunched + kCheckedReplays; ++i) step();
+    if (const std::string news = recorded_.take_news(); !news.empty()) {
+      std::cerr << config_.attention << ": " << news << '\n';
+    }
   }
 
   void step() {

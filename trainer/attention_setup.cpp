@@ -91,10 +91,9 @@ std::vector<int64_t> sizes_read(const flex::Expression& score, const std::string
       const flex::Bounds bounds = flex::Bounder(index).over(box);
       constexpr double kMost = 1 << 28;
       if (bounds.low < 0 || bounds.high >= kMost) {
-        reject_attention("index '" + flex::to_text(index) + "' of learned tensor '" + name +
-                         "' goes from " + std::to_string(static_cast<int64_t>(bounds.low)) +
-                         " to " + std::to_string(static_cast<int64_t>(bounds.high)) +
-                         "; it must begin at 0 or above");
+        reject_attention(c10::str("index '", flex::to_text(index), "' of learned tensor '", name,
+                                  "' goes from ", bounds.low, " to ", bounds.high,
+                                  "; it must stay within 0 and 2^28"));
       }
       sizes[i] = std::max(sizes[i], static_cast<int64_t>(bounds.high) + 1);
     }

@@ -51,6 +51,15 @@ Budget make_budget(const Gpt& model, const Config& config) {
   return budget;
 }
 
+std::optional<int64_t> steps_after(const Budget& budget, const Config& config, int64_t steps,
+                                   double flops) {
+  if (!config.target_flops) return budget.steps;
+  const double left = std::max(0.0, *config.target_flops - flops);
+  const double paid = std::ceil(left / static_cast<double>(budget.flops_per_step));
+  const int64_t all = steps + static_cast<int64_t>(std::min(paid, 1e15));
+  return std::min(all, config.max_steps.value_or(all));
+}
+
 double spent_share(const Budget& budget, int64_t steps, double seconds) {
   double share = 0;
   if (budget.steps) share = static_cast<double>(steps) / static_cast<double>(*budget.steps);

@@ -19,7 +19,7 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::json;
 
-constexpr char kFormat[] = "nanoflex checkpoint 1";
+constexpr char kFormat[] = "nanoflex checkpoint 2";
 constexpr char kPrefix[] = "step_";
 constexpr size_t kKept = 2;
 
@@ -57,8 +57,9 @@ void write_files(const fs::path& folder, const CheckpointState& state,
 
 void keep_tokenizer(const fs::path& run, const fs::path& tokenizer) {
   const fs::path target = below(run) / "tokenizer.model", temporary = target.string() + ".tmp";
-  if (fs::exists(target)) return;
+  if (fs::exists(target) && sum_file(target) == sum_file(tokenizer)) return;
   fs::copy_file(tokenizer, temporary, fs::copy_options::overwrite_existing);
+  flush_to_disk(temporary);
   fs::rename(temporary, target);
 }
 

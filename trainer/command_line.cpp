@@ -91,7 +91,10 @@ void apply_flags(Config& config, const cxxopts::ParseResult& parsed) {
     if (!parsed.count(key.flag())) continue;
     settings.push_back({&key, parsed[key.flag()].as<std::string>()});
   }
-  if (parsed.count("quiet") && parsed.count("json-lines")) {
+  const auto given = [&](const char* flag) {
+    return parsed.count(flag) > 0 && parsed[flag].as<bool>();
+  };
+  if (given("quiet") && given("json-lines")) {
     throw std::invalid_argument("[train] give --quiet or --json-lines, not both");
   }
   struct Short {
@@ -100,7 +103,7 @@ void apply_flags(Config& config, const cxxopts::ParseResult& parsed) {
   for (const Short& one : {Short{"quiet", "output.progress", "none"},
                            {"json-lines", "output.progress", "json"},
                            {"no-graph", "machine.graph", "off"}}) {
-    if (parsed.count(one.flag)) settings.push_back({&find_key(one.key, "--set"), one.value});
+    if (given(one.flag)) settings.push_back({&find_key(one.key, "--set"), one.value});
   }
   apply_settings(config, settings);
 }
@@ -120,7 +123,7 @@ void parse_resume(TrainCommand& command, const cxxopts::ParseResult& parsed) {
   Config named;
   settings(named);
   command.resume = find_resume_point(parsed["resume"].as<std::string>(), named.runs_dir,
-                                     parsed.count("branch") > 0);
+                                     parsed.count("branch") > 0 && parsed["branch"].as<bool>());
   std::vector<std::string> allowed;
   if (parsed.count("allow-changes")) {
     allowed = split_keys(parsed["allow-changes"].as<std::string>());

@@ -4,28 +4,41 @@
 
 #include <algorithm>
 #include <cmath>
+#include <vector>
 
 namespace nanoflex {
+namespace {
+
+// As one batch; the loader's have one row, so that which rows are read is no matter of batches.
+data::Batch next_rows(data::Loader& loader, int64_t count) {
+  std::vector<at::Tensor> tokens, targets, starts;
+  for (int64_t i = 0; i < count; ++i) {
+    const data::Batch row = loader.next();
+    tokens.push_back(row.tokens), targets.push_back(row.targets);
+    starts.push_back(row.document_starts);
+  }
+  return {at::cat(tokens), at::cat(targets), at::cat(starts)};
+}
+
+}  // namespace
 
 std::optional<Validation> evaluate(const Gpt& model, const AttentionSetup& attention,
                                    std::shared_ptr<const data::Tokens> tokens,
                                    const data::Tokenizer* tokenizer,
                                    const EvaluateOptions& options) {
   const int64_t T = model.options().sequence_len;
-  const int64_t rows = tokens ? (tokens->size() - 1) / T : 0;
-  if (rows < 1 || options.tokens < 1) return std::nullopt;
-  const int64_t batch_size = std::min(options.batch_size, rows);
-  const int64_t wanted = (options.tokens + batch_size * T - 1) / (batch_size * T);
-  const int64_t batches = std::min(wanted, tokens->size() / (batch_size * T + 1));
-  data::Loader loader(tokens, {.batch_size = batch_size,
+  const int64_t there = tokens ? tokens->size() / (T + 1) : 0;
+  const int64_t rows = std::min(there, (options.tokens + T - 1) / T);
+  if (rows < 1) return std::nullopt;
+  data::Loader loader(tokens, {.batch_size = 1,
                                .sequence_len = T,
                                .bos_id = options.bos_id,
                                .packing = "stream",
                                .prefetch = false});
   double nats = 0, text_nats = 0;
   int64_t count = 0, bytes = 0;
-  for (int64_t i = 0; i < batches; ++i) {
-    const data::Batch batch = loader.next();
+  for (int64_t row = 0; row < rows; row += options.batch_size) {
+    const data::Batch batch = next_rows(loader, std::min(options.batch_size, rows - row));
     const AttentionChoice choice = attention.bind(batch.document_starts.to(options.device));
     const at::Tensor losses =
         model

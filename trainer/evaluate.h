@@ -21,7 +21,8 @@ struct EvaluateOptions {
   int64_t bos_id;
 };
 
-/// Reads the first tokens of `data` as a stream: the same at every call. Empty when there are fewer
+/// Reads the first tokens of `data` as a stream: the same at every call, whatever the batch size.
+/// Empty when there are fewer
 /// tokens than a row needs.
 std::optional<Validation> evaluate(const Gpt& model, const AttentionSetup& attention,
                                    std::shared_ptr<const data::Tokens> tokens,

@@ -18,13 +18,23 @@ std::optional<double> saved_number(const json& value) {
 
 }  // namespace
 
-void Measurement::add(const StepMetrics& metrics, int64_t warmup_steps) {
+void Measurement::add(const StepMetrics& metrics, const Budget& budget, int64_t warmup_steps) {
   steps = metrics.step;
+  tokens = metrics.tokens;
+  flops += static_cast<double>(budget.flops_per_step);
   if (!first_loss) first_loss = metrics.loss;
   final_loss = metrics.loss;
-  if (metrics.step <= warmup_steps) return;
+  if (metrics.step <= unmeasured_steps + warmup_steps) return;
   ++measured_steps;
   measured_seconds += metrics.step_seconds;
+}
+
+void Measurement::begin_anew() {
+  unmeasured_steps = steps;
+  measured_steps = 0;
+  measured_seconds = 0;
+  mask = std::nullopt;
+  earlier = {};
 }
 
 Peaks Measurement::peaks(at::Device device) const {
@@ -36,6 +46,9 @@ Peaks Measurement::peaks(at::Device device) const {
 json to_json(const Measurement& m, at::Device device) {
   const Peaks peaks = m.peaks(device);
   json saved = {{"steps", m.steps},
+                {"tokens", m.tokens},
+                {"flops", m.flops},
+                {"unmeasured_steps", m.unmeasured_steps},
                 {"measured_steps", m.measured_steps},
                 {"measured_seconds", m.measured_seconds},
                 {"first_loss", or_null(m.first_loss)},
@@ -57,6 +70,9 @@ json to_json(const Measurement& m, at::Device device) {
 Measurement measurement_from(const json& saved) {
   Measurement m;
   saved.at("steps").get_to(m.steps);
+  saved.at("tokens").get_to(m.tokens);
+  saved.at("flops").get_to(m.flops);
+  saved.at("unmeasured_steps").get_to(m.unmeasured_steps);
   saved.at("measured_steps").get_to(m.measured_steps);
   saved.at("measured_seconds").get_to(m.measured_seconds);
   m.first_loss = saved_number(saved.at("first_loss"));

@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "trainer/attention_setup.h"
+#include "trainer/budget.h"
 #include "trainer/evaluate.h"
 #include "trainer/run_folder.h"
 
@@ -18,7 +19,10 @@ struct Peaks {
 
 /// What a run adds up for its summary, over all processes that took part in it.
 struct Measurement {
-  int64_t steps = 0, measured_steps = 0;
+  int64_t steps = 0, tokens = 0;
+  double flops = 0;
+  int64_t unmeasured_steps = 0;  ///< before those that may count towards the throughput
+  int64_t measured_steps = 0;
   double measured_seconds = 0;
   std::optional<double> first_loss, final_loss;
   std::optional<Validation> validation;
@@ -26,7 +30,9 @@ struct Measurement {
   Peaks earlier;  ///< of the processes before this one
 
   /// Steps after `warmup_steps` count towards the throughput.
-  void add(const StepMetrics& metrics, int64_t warmup_steps);
+  void add(const StepMetrics& metrics, const Budget& budget, int64_t warmup_steps);
+  /// Forgets what the settings of the steps so far decided: throughput, peaks, the mask's share.
+  void begin_anew();
   /// Of the whole run so far.
   Peaks peaks(at::Device device) const;
 };

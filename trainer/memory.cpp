@@ -180,7 +180,8 @@ int64_t free_memory_bytes(at::Device device) {
   if (!device.is_cpu()) {
     // What the driver has, and what LibTorch keeps of it without use.
     const auto [free, total] = at::getDeviceAllocator(device.type())->getMemoryInfo(device.index());
-    return static_cast<int64_t>(free) + peak_reserved_bytes(device) - live_tensor_bytes(device);
+    const int64_t reserved = device_stats(device).reserved_bytes[kAggregate].current;
+    return static_cast<int64_t>(free) + reserved - live_tensor_bytes(device);
   }
   malloc_trim(0);  // what the process keeps of freed tensors is there for new ones
   constexpr int64_t kUnknown = std::numeric_limits<int64_t>::max();

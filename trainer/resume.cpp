@@ -21,6 +21,10 @@ constexpr const char* kSafe[] = {
     "target_flops",        "max_steps", "max_seconds", "val_interval", "log_interval",
     "checkpoint_interval", "progress",  "run_id",      "runs_dir",     "graph"};
 
+bool is_safe(const Key& key) {
+  return std::find(std::begin(kSafe), std::end(kSafe), key.name) != std::end(kSafe);
+}
+
 [[noreturn]] void refuse_to_resume(const std::string& what) {
   throw std::invalid_argument("[resume] " + what);
 }
@@ -104,13 +108,14 @@ std::string quoted(const Config& config, const Key& key) {
   return value.is_string() ? "'" + value.get<std::string>() + "'" : key_text(config, key);
 }
 
-// learning_rate stands for the rates that it sets as well.
-bool may_change(const Key& key, const std::vector<std::string>& allowed) {
+// learning_rate stands for the rates that it sets as well. `falls`: rates do, towards the end.
+bool may_change(const Key& key, const std::vector<std::string>& allowed, bool falls) {
   const auto named = [&](const std::string& name) {
     return std::find(allowed.begin(), allowed.end(), name) != allowed.end();
   };
-  const bool safe = std::find(std::begin(kSafe), std::end(kSafe), key.name) != std::end(kSafe);
-  return safe || named(key.name) || (key.name.ends_with("_lr") && named("learning_rate"));
+  const bool ends = key.name == "target_flops" || key.name == "max_steps";
+  return (is_safe(key) && !(falls && ends)) || named(key.name) ||
+         (key.name.ends_with("_lr") && named("learning_rate"));
 }
 
 void check_allowed(const std::vector<std::string>& allowed) {
@@ -169,7 +174,8 @@ Config resumed_config(const ResumePoint& point, const std::function<void(Config&
   for (const Key& key : config_keys()) {
     const json old_value = key_json(before, key), value = key_json(after, key);
     const bool follows = one_rate && key.name.ends_with("_lr") && value == after.learning_rate;
-    if (old_value == value || follows || may_change(key, allowed)) continue;
+    const bool falls = before.lr_warmdown_steps > 0 && after.lr_warmdown_steps > 0;
+    if (old_value == value || follows || may_change(key, allowed, falls)) continue;
     changes += (changes.empty() ? "" : ", ") + key.name + " from " + quoted(before, key) + " to " +
                quoted(after, key);
     names += (names.empty() ? "" : ",") + key.name;
@@ -180,6 +186,17 @@ Config resumed_config(const ResumePoint& point, const std::function<void(Config&
                      names);
   }
   return after;
+}
+
+bool measures_anew(const ResumePoint& point, const Config& config) {
+  if (point.branch) return true;
+  Config saved;
+  apply_yaml(saved, point.checkpoint / "config.yaml");
+  const Config before = resolve(saved), after = resolve(config);
+  const std::vector<Key>& keys = config_keys();
+  return std::any_of(keys.begin(), keys.end(), [&](const Key& key) {
+    return !is_safe(key) && key_json(before, key) != key_json(after, key);
+  });
 }
 
 void check_budget_left(const ResumePoint& point, const Budget& budget) {

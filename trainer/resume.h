@@ -34,9 +34,13 @@ ResumePoint find_resume_point(const std::string& run, const std::filesystem::pat
 
 /// The checkpoint's config with `settings` applied. Throws std::invalid_argument naming the keys
 /// that would change, unless `allowed` names them or they cannot change what is learned until the
-/// budget's end (budget, intervals of output).
+/// budget's end (intervals of output, and the budget itself, unless rates fall towards its end).
 Config resumed_config(const ResumePoint& point, const std::function<void(Config&)>& settings,
                       const std::vector<std::string>& allowed);
+
+/// Whether what the run has measured says nothing of its steps from here on: of a branch, and where
+/// `config` is not the checkpoint's in more than budget and output.
+bool measures_anew(const ResumePoint& point, const Config& config);
 
 /// Throws std::invalid_argument when the budget pays for no step after the checkpoint. That of a
 /// run that was stopped between its last checkpoint and the end of its record is let pass.

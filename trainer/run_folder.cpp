@@ -7,6 +7,7 @@
 #include <stdexcept>
 #include <system_error>
 
+#include "data/atomic_file.h"
 #include "model/durable.h"
 #include "trainer/report.h"
 #include "trainer/report/record.h"
@@ -78,7 +79,7 @@ RunFolder::RunFolder(const fs::path& runs_dir, const std::string& id, const std:
 }
 
 RunFolder::RunFolder(const ExistingRun& run) : id_(run.id), path_(run.path), lock_(run.lock) {
-  write_file(path_ / "metrics.jsonl", run.metrics);
+  data::write_atomically(path_ / "metrics.jsonl", run.metrics);  // outlives a power cut
   metrics_.open(path_ / "metrics.jsonl", std::ios::app);
 }
 

@@ -35,11 +35,11 @@ std::string shortage_message(int64_t step, const std::string& shortage, const Co
   return text.str();
 }
 
-std::string not_finite_message(int64_t step, double loss, double grad_norm,
+std::string not_finite_message(int64_t step, const std::string& what,
                                const std::string& last_checkpoint) {
   std::ostringstream text;
-  text << "[train] step " << step << ": loss " << loss << ", gradient norm " << grad_norm << "; "
-       << last_checkpoint << "; try a lower --learning-rate, --grad-clip 1 or --lr-warmup-steps 10";
+  text << "[train] step " << step << ": " << what << "; " << last_checkpoint
+       << "; try a lower --learning-rate, --grad-clip 1 or --lr-warmup-steps 10";
   return text.str();
 }
 

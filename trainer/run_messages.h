@@ -19,7 +19,7 @@ std::string last_checkpoint(const std::filesystem::path& run, int64_t step);
 /// Why a run stops at a step: `shortage` as memory_shortage() says, or numbers that are not finite.
 std::string shortage_message(int64_t step, const std::string& shortage, const Config& config,
                              const std::string& last_checkpoint);
-std::string not_finite_message(int64_t step, double loss, double grad_norm,
+std::string not_finite_message(int64_t step, const std::string& what,
                                const std::string& last_checkpoint);
 
 }  // namespace nanoflex

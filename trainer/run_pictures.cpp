@@ -32,4 +32,10 @@ void write_mask_pictures(const std::filesystem::path& run, const AttentionSetup&
   if (!all_have_windows) write(kMaskPicture.name, choice.spec.mask);
 }
 
+void remove_mask_pictures(const std::filesystem::path& run) {
+  for (const PictureFile& picture : {kMaskPicture, kWindowPicture}) {
+    std::filesystem::remove(run / picture.name);
+  }
+}
+
 }  // namespace nanoflex

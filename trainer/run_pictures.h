@@ -23,4 +23,7 @@ inline constexpr PictureFile kWindowPicture = {"mask_window.png",
 void write_mask_pictures(const std::filesystem::path& run, const AttentionSetup& attention,
                          const at::Tensor& document_starts);
 
+/// Of a mask that the run no longer has.
+void remove_mask_pictures(const std::filesystem::path& run);
+
 }  // namespace nanoflex

@@ -2,6 +2,7 @@
 #include "trainer/recorded_step.h"
 
 #ifdef NANOFLEX_CUDA
+#include <ATen/core/CachingHostAllocator.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/cuda/CUDAGraph.h>
 #include <c10/cuda/CUDACachingAllocator.h>
@@ -9,11 +10,13 @@
 #include <c10/cuda/CUDAStream.h>
 
 #include <algorithm>
+#include <optional>
 #include <sstream>
 #include <utility>
 
 #include "attention/cuda/program_cuda.h"
 #include "attention/fused.h"
+#include "trainer/memory.h"
 #include "trainer/out_of_memory.h"
 #endif
 
@@ -42,6 +45,8 @@ std::vector<flex::Expression> masks_of(const AttentionChoice& choice) {
   return choice.masks.empty() ? std::vector{choice.spec.mask} : choice.masks;
 }
 
+void empty_cache() { c10::cuda::CUDACachingAllocator::emptyCache(); }
+
 template <class Call>
 void ignoring_errors(const Call& call) {
   try {
@@ -50,12 +55,28 @@ void ignoring_errors(const Call& call) {
   }
 }
 
+// What capture_begin() opened, of a capture that `work` made impossible: capture_end() then throws
+// before it closes any of it.
+template <class Pool>
+void close_impossible_capture(c10::DeviceIndex device, const Pool& pool) {
+  c10::cuda::CUDACachingAllocator::endAllocateToPool(device, pool);
+  c10::cuda::CUDACachingAllocator::releasePool(device, pool);
+  ignoring_errors([&] {
+    at::HostAllocator* const host = at::getHostAllocator(at::kCUDA);
+    host->end_allocate_to_pool(pool);
+    host->release_pool(pool);
+  });
+  at::cuda::CUDAGraph nothing;  // random generators are told that recording ends
+  nothing.capture_begin();
+  nothing.capture_end();
+}
+
 // Records what `work` launches on the current stream, which after an error is as it was before. A
 // recording takes memory from the pool alone: what the allocator keeps of launched steps goes back.
 template <class Pool, class Work>
 void record(at::cuda::CUDAGraph& graph, const Pool& pool, const Work& work) {
   const c10::DeviceIndex device = c10::cuda::current_device();
-  c10::cuda::CUDACachingAllocator::emptyCache();
+  empty_cache();
   graph.capture_begin(pool);
   try {
     work();
@@ -63,9 +84,8 @@ void record(at::cuda::CUDAGraph& graph, const Pool& pool, const Work& work) {
     ignoring_errors([&] {
       try {
         graph.capture_end();
-      } catch (const std::exception&) {  // of a capture that `work` made impossible
-        c10::cuda::CUDACachingAllocator::endAllocateToPool(device, pool);
-        c10::cuda::CUDACachingAllocator::releasePool(device, pool);
+      } catch (const std::exception&) {
+        close_impossible_capture(device, pool);
       }
     });
     throw;
@@ -85,7 +105,9 @@ class CudaRecorder : public StepRecorder {
         optimizers_(optimizers),
         options_(options),
         stream_(
-            c10::cuda::getStreamFromPool(/*isHighPriority=*/false, options.step.device.index())) {}
+            c10::cuda::getStreamFromPool(/*isHighPriority=*/false, options.step.device.index())) {
+    synchronize(options.step.device);  // model and optimizers were filled on another stream
+  }
 
   ~CudaRecorder() override {
     ignoring_errors([&] { stream_.synchronize(); });  // others may free what its kernels read
@@ -98,12 +120,11 @@ class CudaRecorder : public StepRecorder {
       gradients_.replay();
       return StepReading(result_);
     }
+    if (state_ == State::replaying) return checked_replay();
     const StepReading reading(run());
     if (state_ == State::unable || launched_++ < options_.launched) return reading;
     const StepResult launched = reading.wait();
-    if ((state_ == State::replaying || recorded()) && replays_as(launched)) return reading;
-    state_ = State::unable;
-    return StepReading(run());  // recording has taken the gradients' place
+    return recorded() && replays_as(launched) ? reading : given_up();
   }
 
   void update(double multiplier) override {
@@ -119,6 +140,39 @@ class CudaRecorder : public StepRecorder {
 
   StepTensors run() { return run_gradients(model_, choices_, optimizers_, inputs_, options_.step); }
 
+  // Beside a recorded step's memory there may be none for a launched one.
+  StepReading checked_replay() {
+    std::optional<StepReading> reading;
+    StepResult launched;
+    try {
+      reading = StepReading(run());
+      launched = reading->wait();
+    } catch (const c10::OutOfMemoryError&) {
+      optimizers_.zero_gradients();
+      empty_cache();
+      checked_ = kCheckedReplays;
+      news_ =
+          "graph: the step is recorded, and replayed from here on (no memory is left to check it "
+          "again)";
+      gradients_.replay();
+      return StepReading(result_);
+    }
+    return replays_as(launched) ? *reading : given_up();
+  }
+
+  // The step launched, once all that recording holds has gone back: its gradients' place, above
+  // all.
+  StepReading given_up() {
+    state_ = State::unable;
+    stream_.synchronize();
+    optimizers_.zero_gradients();
+    result_ = {};
+    gradients_.reset();
+    update_.reset();
+    empty_cache();
+    return StepReading(run());
+  }
+
   // Copied from pinned memory, so that the host need not wait for the steps before.
   static void queue_copy(const at::Tensor& to, const at::Tensor& from) {
     to.copy_(from.pin_memory(), /*non_blocking=*/true);
@@ -130,8 +184,10 @@ class CudaRecorder : public StepRecorder {
     const StepResult replayed = StepReading(result_).wait();
     if (replayed.loss == launched.loss && replayed.grad_norm == launched.grad_norm) {
       optimizers_.zero_gradients();  // the launched step's; those that are replayed stay
-      if (++checked_ == kCheckedReplays)
+      if (++checked_ == kCheckedReplays) {
         news_ = "graph: the step is recorded, and replayed from here on";
+        empty_cache();  // nothing is launched any more
+      }
       return true;
     }
     std::ostringstream text;

@@ -143,6 +143,7 @@ class Run {
     reset_peak_memory(device_);
     if (from->branch) return {config_.runs_dir, config_.run_id, metrics};
     rewind_checkpoints(from->run, measure_.steps);
+    if (!measure_.mask) remove_mask_pictures(from->run);
     return RunFolder({from->run, from->state.run_id, from->lock, metrics});
   }
 
@@ -152,6 +153,10 @@ class Run {
     set_random_state(training, device_);
     loader_.restore(from.state.loader);
     measure_ = measurement_from(from.state.measurement);
+    if (measures_anew(from, config_)) {
+      measure_.begin_anew();
+      budget_.steps = steps_after(budget_, config_, measure_.steps, measure_.flops);
+    }
     elapsed_before_ = from.state.elapsed_seconds;
     if (!from.branch) saved_step_ = measure_.steps;
   }
@@ -189,7 +194,7 @@ class Run {
     paused_seconds_ = 0;
     const std::optional<Moment> due = saves ? std::optional(moment()) : std::nullopt;
     const data::Batch batch = loader_.next();
-    if (step == 1) count_mask(batch);
+    if (!measure_.mask) count_mask(batch);
     if (!document_starts_.defined()) {
       const auto row = batch.document_starts.sum(1).argmax().item<int64_t>();
       document_starts_ = batch.document_starts.narrow(0, row, 1).clone();
@@ -235,7 +240,7 @@ class Run {
 
     StepMetrics metrics{.step = flight.step, .loss = result.loss, .grad_norm = result.grad_norm};
     metrics.learning_rate = flight.learning_rate;
-    metrics.tokens = flight.step * budget_.tokens_per_step;
+    metrics.tokens = measure_.tokens + budget_.tokens_per_step;
     metrics.step_seconds =
         std::chrono::duration<double>(now - begin).count() - flight.paused_seconds;
     metrics.tokens_per_second = static_cast<double>(budget_.tokens_per_step) / metrics.step_seconds;
@@ -246,8 +251,9 @@ class Run {
 
   void check_finite(int64_t step, const StepResult& result) const {
     if (std::isfinite(result.loss) && std::isfinite(result.grad_norm)) return;
-    throw std::runtime_error(
-        not_finite_message(step, result.loss, result.grad_norm, checkpoint_left()));
+    throw std::runtime_error(not_finite_message(
+        step, c10::str("loss ", result.loss, ", gradient norm ", result.grad_norm),
+        checkpoint_left()));
   }
 
   void count_mask(const data::Batch& batch) {
@@ -272,7 +278,7 @@ class Run {
 
   // Steps that were profiled are slower than they would be.
   void record(StepMetrics metrics, bool validates) {
-    measure_.add(metrics, config_.warmup_steps + config_.profile);
+    measure_.add(metrics, budget_, config_.warmup_steps + config_.profile);
     if (validates) validate(metrics);
     folder_.append(metrics);
     const double share = spent_share(budget_, metrics.step, elapsed());
@@ -324,7 +330,8 @@ class Run {
 
   void finish(const std::string& status) {
     if (!finite_weights(model_)) {
-      check_finite(measure_.steps, {*measure_.final_loss, std::nan("")});
+      throw std::runtime_error(not_finite_message(
+          measure_.steps, "the update left weights that are not finite", checkpoint_left()));
     }
     if (saved_step_ < measure_.steps) save(moment());
     write_summary(status);
@@ -332,7 +339,7 @@ class Run {
     summary_["samples"] = written_samples(resolved_, model_, dataset_, device_, dtype_);
     if (profiled_batch_) write_profile();
     folder_.write_summary(summary_);
-    if (config_.profile > 0 && !profiled_batch_) {
+    if (config_.profile > 0 && !summary_.contains("profile")) {
       progress_.say("profile: none, for not all of its steps were taken here in one go");
     }
     for (const std::string& line : headline(summary_)) progress_.say(line);

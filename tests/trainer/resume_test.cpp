@@ -168,6 +168,43 @@ TEST(Resume, AChangedConfigIsRefusedByItsKeysUnlessAllowed) {
   EXPECT_EQ(recorded.z_loss, 0.001);
 }
 
+// Numbers of other settings say nothing of the new ones: steps are timed anew, after as many of
+// warm-up, and tokens are those that were read.
+TEST(Resume, WhatIsMeasuredIsOfTheSettingsThatHold) {
+  const Config config = eight_steps();
+  const fs::path run = train(config, {"train"}).folder;
+  const Arguments half = {
+      "--batch-size",        "4", "--allow-changes", "batch_size,device_batch_size",
+      "--device-batch-size", "4", "--max-steps",     "16"};
+  resume(run, half);
+  const json record = read_json(run / "summary.json");
+  const auto lines = read_metrics(run / "metrics.jsonl");
+  EXPECT_EQ(lines[7].at("tokens"), 8 * 8 * 32);
+  EXPECT_EQ(lines[8].at("tokens"), 8 * 8 * 32 + 4 * 32);
+  EXPECT_EQ(record.at("budget").at("measured_steps"), 8 - config.warmup_steps);
+  double seconds = 0;
+  for (size_t i = 8 + config.warmup_steps; i < lines.size(); ++i) {
+    seconds += lines[i].at("step_seconds").get<double>();
+  }
+  EXPECT_NEAR(record.at("results").at("tokens_per_second").get<double>(),
+              (8 - config.warmup_steps) * 4 * 32 / seconds, 1e-6 / seconds);
+
+  const Arguments other = {"--branch",       "--run-id",    "full",    "--mask",
+                           "full",           "--attention", "vanilla", "--allow-changes",
+                           "mask,attention", "--max-steps", "17"};
+  const json full = read_json(resume(run, other).folder / "summary.json");
+  EXPECT_EQ(full.at("attention").at("sparsity"), 0);
+  EXPECT_GT(record.at("attention").at("sparsity"), 0.1);
+}
+
+TEST(Resume, ABudgetThatRatesFallTowardsIsNoOutputSetting) {
+  Config config = eight_steps();
+  config.lr_warmdown_steps = 4;
+  const fs::path run = train(config, {"train"}).folder;
+  EXPECT_TRUE(has(refusal(run, {"--max-steps", "9"}), "change max_steps from 8 to 9"));
+  resume(run, {"--max-steps", "9", "--allow-changes", "max_steps"});
+}
+
 TEST(Resume, WhatDoesNotGoTogetherIsRefused) {
   const Config config = eight_steps();
   const fs::path run = train(config, {"train"}).folder;

@@ -278,5 +278,20 @@ TEST(Train, SdpaSaysWhichMasksItCannotRun) {
   EXPECT_FALSE(fs::exists(config.runs_dir));
 }
 
+// Rows of it are set by its length alone, so that runs are held against each other on one text.
+TEST(Train, ValidatesOnTheSameTextWhateverTheBatch) {
+  const auto validation = [](int64_t rows) {
+    Config config = reference_config();
+    config.max_steps = 1;
+    config.device_batch_size = rows;
+    config.val_tokens = 300;
+    return read_json(train(config, {"train"}).folder / "summary.json")
+        .at("results")
+        .at("validation_loss")
+        .get<double>();
+  };
+  EXPECT_NEAR(validation(8), validation(1), 1e-5);
+}
+
 }  // namespace
 }  // namespace nanoflex
