@@ -87,10 +87,27 @@ std::vector<Event> cpu_events(const json& trace) {
   return events;
 }
 
-// Goes through them: who called whom.
+int64_t launch_of(const json* arguments) {
+  return arguments == nullptr ? 0 : arguments->value("External id", int64_t{0});
+}
+
+// What a GPU took for what was launched by each operation, by "External id"; microseconds.
+std::map<int64_t, double> gpu_times(const json& trace) {
+  static const std::set<std::string> wanted = {"kernel", "gpu_memcpy", "gpu_memset"};
+  std::map<int64_t, double> times;
+  for (const json& one : trace.at("traceEvents")) {
+    if (wanted.count(one.value("cat", "")) == 0 || !one.contains("args")) continue;
+    times[launch_of(&one.at("args"))] += one.value("dur", 0.0);
+  }
+  return times;
+}
+
+// Goes through them: who called whom. An operation's own time is what its device took for it.
 class Digest {
  public:
-  explicit Digest(const std::vector<Event>& events) {
+  Digest(const json& trace, at::Device device) : device_(device) {
+    const std::vector<Event> events = cpu_events(trace);
+    if (!device.is_cpu()) gpu_times_ = gpu_times(trace);
     for (const Event& event : events) {
       while (!open_.empty() && !(open_.back().event->thread == event.thread &&
                                  event.begin < open_.back().event->end)) {
@@ -151,7 +168,8 @@ class Digest {
     open_.pop_back();
     Totals& totals = totals_[last.event->name];
     ++totals.calls;
-    totals.microseconds += last.own;
+    totals.microseconds +=
+        device_.is_cpu() ? last.own : gpu_times_[launch_of(last.event->arguments)];
     // A view moves nothing. What others do that it calls counts there.
     const bool moves = last.written > 0 || last.event->name.ends_with('_');
     if (last.calls_others || !moves) return;
@@ -161,6 +179,8 @@ class Digest {
 
   void add_memory(const Event& event) {
     const json& arguments = *event.arguments;
+    const auto type = static_cast<int>(device_.type());
+    if (arguments.value("Device Type", type) != type) return;
     const int64_t bytes = arguments.at("Bytes");
     std::string path;
     for (const Open& one : open_) path += (path.empty() ? "" : " > ") + one.event->name;
@@ -192,6 +212,8 @@ class Digest {
     return list;
   }
 
+  const at::Device device_;
+  std::map<int64_t, double> gpu_times_;
   std::vector<Open> open_;
   std::map<std::string, Totals> totals_;
   std::vector<Allocation> allocations_;
@@ -204,6 +226,12 @@ int64_t kernels(const json& trace) {
 }
 
 }  // namespace
+
+ordered_json digest_trace(const json& trace, at::Device device,
+                          const std::map<std::string, double>& flops, int64_t bytes_before) {
+  Digest digest(trace, device);
+  return {{"operations", digest.operations(flops)}, {"memory", digest.memory(bytes_before)}};
+}
 
 Profile::Profile(at::Device device) : device_(device), bytes_before_(live_tensor_bytes(device)) {
   setenv("KINETO_LOG_LEVEL", "99", /*overwrite=*/0);  // it greets on stderr
@@ -237,11 +265,10 @@ ordered_json Profile::stop(const std::filesystem::path& file) {
   if (!trace.is_object()) {
     throw std::invalid_argument("[profile] cannot write " + file.string() + ": is the disk full?");
   }
-  Digest digest(cpu_events(trace));
-  return {{"launches", device_.is_cuda() ? kernels(trace) : dispatched},
-          {"launches_are", device_.is_cuda() ? "kernels" : "operations"},
-          {"operations", digest.operations(flops)},
-          {"memory", digest.memory(bytes_before_)}};
+  ordered_json profile = {{"launches", device_.is_cuda() ? kernels(trace) : dispatched},
+                          {"launches_are", device_.is_cuda() ? "kernels" : "operations"}};
+  profile.update(digest_trace(trace, device_, flops, bytes_before_));
+  return profile;
 }
 
 }  // namespace nanoflex

@@ -3,7 +3,9 @@
 #include <ATen/Functions.h>
 
 #include <filesystem>
+#include <map>
 #include <nlohmann/json.hpp>
+#include <string>
 
 namespace nanoflex {
 
@@ -17,7 +19,7 @@ class Profile {
 
   /// Stops; writes a Chrome trace, which Perfetto opens, and returns
   /// {launches, launches_are ("kernels" of a GPU or "operations" dispatched),
-  ///  operations: [{name, calls, seconds (of its own, without those it calls), flops, bytes}],
+  ///  operations: [{name, calls, seconds (its device's, without those it calls), flops, bytes}],
   ///  memory: {before_bytes, peak_bytes, largest: [{bytes, made_in}]}}: totals, slowest and largest
   /// first. flops and bytes (read from tensors, and written to new ones) are 0 where not known.
   /// Throws std::runtime_error when the trace cannot be written.
@@ -28,5 +30,10 @@ class Profile {
   int64_t bytes_before_;
   bool running_ = true;
 };
+
+/// The operations and the memory of stop()'s answer, of what ran on `device`, from a Chrome trace.
+nlohmann::ordered_json digest_trace(const nlohmann::json& trace, at::Device device,
+                                    const std::map<std::string, double>& flops,
+                                    int64_t bytes_before);
 
 }  // namespace nanoflex

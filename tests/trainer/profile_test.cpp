@@ -4,6 +4,7 @@
 #include <fstream>
 
 #include "trainer/operation_watch.h"
+#include "trainer/profile.h"
 #include "trainer/profiled_steps.h"
 #include "trainer/train.h"
 
@@ -74,6 +75,35 @@ TEST(Profile, TimesAddUpAndTheTraceHoldsTheOperations) {
   bool found = false;
   for (const json& event : trace.at("traceEvents")) found |= event.value("name", "") == "aten::mm";
   EXPECT_TRUE(found);
+}
+
+// Launching takes the host a moment; what the GPU then does is the operation's time, and its memory
+// the GPU's.
+TEST(Profile, OfAGpuTimesWhatTheGpuDoes) {
+  const auto event = [](const char* category, const char* name, double begin, double length,
+                        const json& arguments) {
+    return json{{"cat", category}, {"name", name},  {"tid", 1},
+                {"ts", begin},     {"dur", length}, {"args", arguments}};
+  };
+  const auto memory = [&](double at, int64_t bytes, int type) {
+    return event("cpu_instant_event", "[memory]", at, 0,
+                 {{"Bytes", bytes}, {"Addr", 64 * bytes}, {"Device Type", type}});
+  };
+  const json trace = {{"traceEvents",
+                       {event("cpu_op", "outer", 0, 100, {{"External id", 1}}),
+                        event("cpu_op", "inner", 10, 20, {{"External id", 2}}), memory(12, 1000, 1),
+                        memory(13, 7, 0), event("kernel", "a", 15, 300, {{"External id", 2}}),
+                        event("kernel", "b", 320, 200, {{"External id", 2}}),
+                        event("gpu_memset", "c", 530, 50, {{"External id", 1}})}}};
+  const json gpu = digest_trace(trace, {at::kCUDA, 0}, {}, 10);
+  EXPECT_EQ(gpu["operations"][0]["name"], "inner");
+  EXPECT_DOUBLE_EQ(gpu["operations"][0]["seconds"], 500e-6);
+  EXPECT_DOUBLE_EQ(gpu["operations"][1]["seconds"], 50e-6);
+  EXPECT_EQ(gpu["memory"]["peak_bytes"], 1010);
+  const json cpu = digest_trace(trace, at::kCPU, {}, 10);
+  EXPECT_EQ(cpu["operations"][0]["name"], "outer");
+  EXPECT_DOUBLE_EQ(cpu["operations"][0]["seconds"], 80e-6);
+  EXPECT_EQ(cpu["memory"]["peak_bytes"], 17);
 }
 
 TEST(Profile, ChangesNoLossAndIsLeftOutOfTheTiming) {
