@@ -169,6 +169,7 @@ int64_t peak_reserved_bytes(at::Device device) {
 }
 
 void reset_peak_memory(at::Device device) {
+  std::ofstream("/proc/self/clear_refs") << "5";  // VmHWM begins anew
   if (device.is_cpu()) {
     counting_allocator().reset_peak();
   } else {
@@ -203,7 +204,7 @@ RefusedTensor refused_tensor() { return counting_allocator().refused(); }
 int64_t peak_rss_bytes() {
   rusage usage{};
   getrusage(RUSAGE_SELF, &usage);
-  return usage.ru_maxrss * int64_t{1024};
+  return proc_bytes("/proc/self/status", "VmHWM:", usage.ru_maxrss * int64_t{1024});
 }
 
 void synchronize(at::Device device) {

@@ -19,7 +19,7 @@ void reset_peak_memory(at::Device device);
 /// Bytes the allocator holds back from the device, peak (GPU); 0 on a CPU.
 int64_t peak_reserved_bytes(at::Device device);
 
-/// The process's peak resident set.
+/// The process's peak resident set; since reset_peak_memory() where the system tells.
 int64_t peak_rss_bytes();
 
 /// Bytes that a new tensor may take on the device now.

@@ -54,6 +54,8 @@ class Evaluation {
       : options_(options),
         rows_(options.rows.value_or(Range{0, options.T})),
         columns_(options.columns.value_or(Range{0, options.S})),
+        batches_(options.batches.value_or(Range{0, options.B})),
+        heads_(options.heads.value_or(Range{0, options.H})),
         float_(options.score.defined() ? options.score.scalar_type() : at::kFloat) {}
 
   // Equal parts of the tree that share a node are computed once.
@@ -67,9 +69,9 @@ class Evaluation {
   at::Tensor compute(const Node& node) {
     switch (node.op) {
       case Op::kBatch:
-        return index({0, options_.B}).view({-1, 1, 1, 1});
+        return index(batches_).view({-1, 1, 1, 1});
       case Op::kHead:
-        return index({0, options_.H}).view({-1, 1, 1, 1}).transpose(0, 1);
+        return index(heads_).view({1, -1, 1, 1});
       case Op::kQuery: {
         const int64_t offset = options_.S - options_.T;
         return index({rows_.begin + offset, rows_.end + offset}).view({1, 1, -1, 1});
@@ -221,8 +223,10 @@ class Evaluation {
   bool surely_within(const Expression& index, int64_t size) const {
     if (reads_tensors(index)) return false;
     const int64_t offset = options_.S - options_.T;
-    const Bounds bounds = Bounder(index).over({.b_high = options_.B - 1,
-                                               .h_high = options_.H - 1,
+    const Bounds bounds = Bounder(index).over({.b_low = batches_.begin,
+                                               .b_high = batches_.end - 1,
+                                               .h_low = heads_.begin,
+                                               .h_high = heads_.end - 1,
                                                .q_low = rows_.begin + offset,
                                                .q_high = rows_.end + offset - 1,
                                                .kv_low = columns_.begin,
@@ -231,7 +235,7 @@ class Evaluation {
   }
 
   const EvaluateOptions& options_;
-  const Range rows_, columns_;
+  const Range rows_, columns_, batches_, heads_;
   const at::ScalarType float_;
   std::unordered_map<const Node*, at::Tensor> done_;
 };

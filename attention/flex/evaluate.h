@@ -22,13 +22,14 @@ struct EvaluateOptions {
   at::Tensor score = {};              ///< scaled scores, broadcastable to [B, H, rows, columns]
   std::optional<Range> rows = {};     ///< a tile's queries, of 0 .. T; all if not given
   std::optional<Range> columns = {};  ///< a tile's keys, of 0 .. S; all if not given
+  std::optional<Range> batches = {}, heads = {};  ///< of 0 .. B and 0 .. H; all if not given
 };
 
 /// The expression's value at every (b, h, q, kv), as a tensor of four dimensions that broadcasts to
-/// [B, H, rows, columns]: a dimension on which it does not depend stays 1. Truth values are bool,
-/// integers int64, floats in the score's dtype (fp32 without one). Differentiable in the score and
-/// in captured float tensors. Throws std::invalid_argument for an unbound tensor, one on another
-/// device, and an index outside of it, by the tensor's name.
+/// [batches, heads, rows, columns]: a dimension on which it does not depend stays 1. Truth values
+/// are bool, integers int64, floats in the score's dtype (fp32 without one). Differentiable in the
+/// score and in captured float tensors. Throws std::invalid_argument for an unbound tensor, one on
+/// another device, and an index outside of it, by the tensor's name.
 at::Tensor evaluate(const Expression& expression, const EvaluateOptions& options);
 
 }  // namespace nanoflex::flex

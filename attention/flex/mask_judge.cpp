@@ -40,16 +40,29 @@ Box whole_box(const BlockMaskOptions& options) {
           .kv_high = options.S - 1};
 }
 
-// What evaluate() says of an area.
-at::Tensor evaluate_tile(const Expression& expression, const BlockMaskOptions& options,
-                         const Area& area) {
-  return evaluate(expression, {.B = area.b + 1,
-                               .H = area.h + 1,
-                               .T = options.T,
+// What evaluate() says of a box.
+at::Tensor evaluate_box(const Expression& expression, const BlockMaskOptions& options,
+                        const Box& box) {
+  const int64_t offset = options.S - options.T;
+  return evaluate(expression, {.T = options.T,
                                .S = options.S,
                                .device = device_of(expression),
-                               .rows = area.rows,
-                               .columns = area.keys});
+                               .rows = Range{box.q_low - offset, box.q_high - offset + 1},
+                               .columns = Range{box.kv_low, box.kv_high + 1},
+                               .batches = Range{box.b_low, box.b_high + 1},
+                               .heads = Range{box.h_low, box.h_high + 1}});
+}
+
+Box box_of(const Area& area, const BlockMaskOptions& options) {
+  const int64_t offset = options.S - options.T;
+  return {.b_low = area.b,
+          .b_high = area.b,
+          .h_low = area.h,
+          .h_high = area.h,
+          .q_low = area.rows.begin + offset,
+          .q_high = area.rows.end + offset - 1,
+          .kv_low = area.keys.begin,
+          .kv_high = area.keys.end - 1};
 }
 
 struct Dimension {
@@ -88,8 +101,13 @@ class ReadCheck {
     const Dimension* widest =
         std::max_element(std::begin(kDimensions), std::end(kDimensions),
                          [&](const Dimension& a, const Dimension& b) { return span(a) < span(b); });
-    const bool outside = values.high < 0 || values.low >= size_;
-    if (outside || span(*widest) == 0) return evaluate_corner(box);
+    if (values.high < 0 || values.low >= size_) return evaluate_corner(box);
+    int64_t points = 1;
+    for (const Dimension& dimension : kDimensions) points *= span(dimension) + 1;
+    if (points <= kAtOnce) {
+      evaluate_box(read_, options_, box);
+      return;
+    }
     const int64_t middle = box.*widest->low + span(*widest) / 2;
     Box first = box, second = box;
     first.*widest->high = middle;
@@ -98,11 +116,14 @@ class ReadCheck {
     check(second);
   }
 
-  void evaluate_corner(const Box& box) const {
-    const int64_t row = box.q_low - (options_.S - options_.T), key = box.kv_low;
-    evaluate_tile(read_, options_, {box.b_low, box.h_low, {row, row + 1}, {key, key + 1}});
+  void evaluate_corner(Box box) const {
+    for (const Dimension& dimension : kDimensions) box.*dimension.high = box.*dimension.low;
+    evaluate_box(read_, options_, box);
   }
 
+  // Points that are looked at rather than halved: intervals may never decide on one that is
+  // rounded.
+  static constexpr int64_t kAtOnce = 128 * 128;
   const Expression& read_;
   const BlockMaskOptions& options_;
   IntervalProgram index_;
@@ -136,17 +157,7 @@ MaskJudge::MaskJudge(const Expression& mask, const BlockMaskOptions& options)
 
 Verdict MaskJudge::judge(const Area& area) {
   ++judged_;
-  const int64_t offset = options_.S - options_.T;
-  const Integers value = program_
-                             .run({.b_low = area.b,
-                                   .b_high = area.b,
-                                   .h_low = area.h,
-                                   .h_high = area.h,
-                                   .q_low = area.rows.begin + offset,
-                                   .q_high = area.rows.end + offset - 1,
-                                   .kv_low = area.keys.begin,
-                                   .kv_high = area.keys.end - 1})
-                             .whole;
+  const Integers value = program_.run(box_of(area, options_)).whole;
   if (value.single()) return value.low == 1 ? Verdict::kVisible : Verdict::kHidden;
   if (area.pairs() > 1) return Verdict::kOpen;
   return evaluated(area) ? Verdict::kVisible : Verdict::kHidden;
@@ -177,10 +188,8 @@ int64_t MaskJudge::count(const Area& area) const {
 
 // [rows, keys]
 at::Tensor MaskJudge::evaluate_area(const Area& area) const {
-  return evaluate_tile(mask_, options_, area)
-      .expand({area.b + 1, area.h + 1, area.rows.size(), area.keys.size()})
-      .select(0, area.b)
-      .select(0, area.h);
+  return evaluate_box(mask_, options_, box_of(area, options_))
+      .expand({1, 1, area.rows.size(), area.keys.size()})[0][0];
 }
 
 }  // namespace nanoflex::flex
