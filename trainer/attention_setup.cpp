@@ -126,6 +126,21 @@ void add_tensors(AttentionSetup& setup, const Config& config, at::Device device)
   }
 }
 
+// A file of which nothing is read was named by mistake.
+void check_read(const AttentionSetup& setup, const std::string& file) {
+  std::vector<std::string> read = flex::free_tensors(setup.mask);
+  if (setup.score.defined()) {
+    for (const std::string& name : flex::free_tensors(setup.score)) read.push_back(name);
+  }
+  std::string names;
+  for (const auto& [name, tensor] : setup.tensors) {
+    if (std::find(read.begin(), read.end(), name) != read.end()) return;
+    names += (names.empty() ? "" : ", ") + name;
+  }
+  reject_attention("attention_tensors '" + file + "' holds " + names +
+                   ", of which neither mask nor score reads any; leave it out, or name one there");
+}
+
 AttentionSetup describe_attention(const Config& config, at::Device device) {
   AttentionSetup setup{.backend = config.attention, .n_head = config.n_head};
   if (!config.attention_tensors.empty()) {
@@ -136,6 +151,7 @@ AttentionSetup describe_attention(const Config& config, at::Device device) {
   const flex::Vocabulary vocabulary = vocabulary_with(setup.tensors, config.learned_tensors);
   setup.mask = flex::parse_mask(mask_text(config), vocabulary);
   if (!config.score.empty()) setup.score = flex::parse_score(config.score, vocabulary);
+  if (!config.attention_tensors.empty()) check_read(setup, config.attention_tensors);
   setup.windows = windows_of(config);
   if (!setup.score.defined() && !config.learned_tensors.empty()) {
     reject_attention("learned_tensors names '" + config.learned_tensors +

@@ -1,10 +1,11 @@
 // What ./train --profile leaves behind.
+#include "trainer/profile.h"
+
 #include <gtest/gtest.h>
 
 #include <fstream>
 
 #include "trainer/operation_watch.h"
-#include "trainer/profile.h"
 #include "trainer/profiled_steps.h"
 #include "trainer/train.h"
 

@@ -143,7 +143,15 @@ TEST(Train, WhatAScoreCannotBeIsSaidBeforeAnyWork) {
   EXPECT_NE(rejection(config).find("window_pattern must be made of S and L, is 'SX'"),
             std::string::npos)
       << rejection(config);
-  config.window_pattern = "", config.window_size = 5;
+  const std::filesystem::path folder = fresh_folder();
+  std::filesystem::create_directories(folder);
+  config.attention_tensors = (folder / "tensors.safetensors").string();
+  write_safetensors(config.attention_tensors, {{"bias", at::zeros({4})}});
+  config.window_pattern = "";
+  EXPECT_NE(rejection(config).find("holds bias, of which neither mask nor score reads any"),
+            std::string::npos)
+      << rejection(config);
+  config.attention_tensors = "", config.window_size = 5;
   EXPECT_NE(rejection(config).find("add --window-pattern SSSL, or use a mask such as causal & "
                                    "window(5)"),
             std::string::npos)
