@@ -53,9 +53,10 @@ Budget make_budget(const Gpt& model, const Config& config) {
 
 std::optional<int64_t> steps_after(const Budget& budget, const Config& config, int64_t steps,
                                    double flops) {
-  if (!config.target_flops) return budget.steps;
-  const double left = std::max(0.0, *config.target_flops - flops);
-  const double paid = std::ceil(left / static_cast<double>(budget.flops_per_step));
+  const auto price = static_cast<double>(budget.flops_per_step);
+  const bool one_price = std::abs(flops - static_cast<double>(steps) * price) < price / 2;
+  if (!config.target_flops || one_price) return budget.steps;
+  const double paid = std::ceil(std::max(0.0, *config.target_flops - flops) / price);
   const int64_t all = steps + static_cast<int64_t>(std::min(paid, 1e15));
   return std::min(all, config.max_steps.value_or(all));
 }

@@ -26,8 +26,8 @@ int64_t attention_flops_per_token(const Gpt& model);
 /// Throws std::invalid_argument when target_flops does not pay for one step.
 Budget make_budget(const Gpt& model, const Config& config);
 
-/// The steps that a budget pays for when so many have been taken for so many FLOPs, at other prices
-/// than a step's now.
+/// The steps that a budget pays for when so many have been taken for so many FLOPs, maybe at other
+/// prices than a step's now.
 std::optional<int64_t> steps_after(const Budget& budget, const Config& config, int64_t steps,
                                    double flops);
 

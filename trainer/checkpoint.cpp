@@ -57,8 +57,7 @@ void write_files(const fs::path& folder, const CheckpointState& state,
 
 void keep_tokenizer(const fs::path& run, const fs::path& tokenizer) {
   const fs::path target = below(run) / "tokenizer.model", temporary = target.string() + ".tmp";
-  const bool whole = fs::exists(target) && fs::file_size(target) > 0;
-  if (whole && (!fs::exists(tokenizer) || sum_file(target) == sum_file(tokenizer))) return;
+  if (fs::exists(target) && fs::file_size(target) > 0) return;
   fs::copy_file(tokenizer, temporary, fs::copy_options::overwrite_existing);
   flush_to_disk(temporary);
   fs::rename(temporary, target);

@@ -39,7 +39,8 @@ cxxopts::Options make_options() {
       "resume", "go on with this run: id, folder, folder of a checkpoint, or auto: the last one",
       cxxopts::value<std::string>(),
       "RUN")("branch", "as a new run (--run-id); RUN stays as it is")(
-      "allow-changes", "keys that may differ from RUN's, beside budget and output",
+      "allow-changes",
+      "keys that may differ from RUN's, beside output and a budget that rates do not fall towards",
       cxxopts::value<std::string>(), "KEY,KEY");
   const Config defaults;
   for (const Key& key : config_keys()) {

@@ -65,7 +65,7 @@ ComparedBudget budget_of(const RunSummary& run, const Flat& config) {
   budget.flops_per_step = run.flops_per_step;
   const auto target = look_up(config, "budget.target_flops");
   if (target && target->is_number()) budget.target_flops = target->get<double>();
-  if (run.flops_per_step && run.steps) budget.flops = *run.flops_per_step * *run.steps;
+  budget.flops = run.flops;
   return budget;
 }
 

@@ -124,6 +124,9 @@ class Digest {
       }
     }
     while (!open_.empty()) close();
+    if (const auto rest = gpu_times_.find(0); rest != gpu_times_.end()) {
+      totals_["launched by no operation"].microseconds += rest->second;
+    }
   }
 
   ordered_json operations(const std::map<std::string, double>& flops) const {
@@ -168,13 +171,18 @@ class Digest {
     open_.pop_back();
     Totals& totals = totals_[last.event->name];
     ++totals.calls;
-    totals.microseconds +=
-        device_.is_cpu() ? last.own : gpu_times_[launch_of(last.event->arguments)];
+    totals.microseconds += device_.is_cpu() ? last.own : gpu_time(*last.event);
     // A view moves nothing. What others do that it calls counts there.
     const bool moves = last.written > 0 || last.event->name.ends_with('_');
     if (last.calls_others || !moves) return;
     totals.bytes += last.written;
     if (last.event->arguments != nullptr) totals.bytes += input_bytes(*last.event->arguments);
+  }
+
+  double gpu_time(const Event& event) const {
+    const int64_t launch = launch_of(event.arguments);
+    const auto found = gpu_times_.find(launch);
+    return launch == 0 || found == gpu_times_.end() ? 0 : found->second;
   }
 
   void add_memory(const Event& event) {

@@ -7,7 +7,6 @@
 #include <stdexcept>
 #include <system_error>
 
-#include "data/atomic_file.h"
 #include "model/durable.h"
 #include "trainer/report.h"
 #include "trainer/report/record.h"
@@ -79,7 +78,7 @@ RunFolder::RunFolder(const fs::path& runs_dir, const std::string& id, const std:
 }
 
 RunFolder::RunFolder(const ExistingRun& run) : id_(run.id), path_(run.path), lock_(run.lock) {
-  data::write_atomically(path_ / "metrics.jsonl", run.metrics);  // outlives a power cut
+  write_file(path_ / "metrics.jsonl", run.metrics, /*durable=*/true);
   metrics_.open(path_ / "metrics.jsonl", std::ios::app);
 }
 
@@ -137,7 +136,7 @@ std::string first_metrics(const fs::path& file, int64_t step) {
   return result;
 }
 
-void write_file(const fs::path& file, const std::string& text) {
+void write_file(const fs::path& file, const std::string& text, bool durable) {
   const fs::path temporary = file.string() + ".tmp";
   errno = 0;
   std::ofstream out(temporary, std::ios::binary | std::ios::trunc);
@@ -147,7 +146,12 @@ void write_file(const fs::path& file, const std::string& text) {
   if (!out) {
     error = {errno, std::generic_category()};
   } else {
-    fs::rename(temporary, file, error);
+    try {
+      if (durable) flush_to_disk(temporary);
+      fs::rename(temporary, file, error);
+    } catch (const std::system_error& problem) {
+      error = problem.code();
+    }
   }
   if (!error) return;
   std::error_code ignored;

@@ -73,7 +73,8 @@ class RunFolder {
 /// those of the steps from 1 on.
 std::string first_metrics(const std::filesystem::path& file, int64_t step);
 
-/// Writes a whole file under a temporary name and renames it. Throws std::runtime_error on failure.
-void write_file(const std::filesystem::path& file, const std::string& text);
+/// Writes a whole file under a temporary name and renames it; `durable`: so that no power cut
+/// leaves less than the old file or the new one. Throws std::runtime_error on failure.
+void write_file(const std::filesystem::path& file, const std::string& text, bool durable = false);
 
 }  // namespace nanoflex

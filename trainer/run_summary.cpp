@@ -235,7 +235,12 @@ RunSummary read_run(const fs::path& folder) {
   run.status = record.text("status");
   run.backend = record.text("attention.backend");
   run.flops_per_step = record.number("budget.flops_per_step");
-  run.steps = record.number("budget.steps");
+  const auto steps = record.number("budget.steps");
+  if (record.has("budget.flops")) {
+    run.flops = record.number("budget.flops");
+  } else if (steps && run.flops_per_step) {
+    run.flops = *steps * *run.flops_per_step;
+  }
   run.config = record.object("config");
   if (record.has("profile")) {
     record.object("profile.parts");

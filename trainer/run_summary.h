@@ -23,8 +23,8 @@ struct RunSummary {
   std::string backend;         // the attention backend that ran
   std::optional<double> tokens_per_second, tflops_per_second, peak_memory_bytes;
   std::optional<double> final_loss, validation_loss;
-  std::optional<double> flops_per_step, steps;
-  nlohmann::json config;   // nested by section, as config.yaml
+  std::optional<double> flops_per_step, flops;  // flops: of all steps
+  nlohmann::json config;                        // nested by section, as config.yaml
   nlohmann::json profile;  // as trainer/profiled_steps.h gives it; null when there is none
 };
 

@@ -127,6 +127,10 @@ FailureRule parse_failure_rule(const std::string& text) {
 
 std::vector<std::string> failures(const Comparison& comparison, const FailureRule& rule) {
   std::vector<std::string> lines;
+  if (const ComparisonRow& first = comparison.rows.at(0); first.status != "finished") {
+    lines.push_back(first.label + ", which the others are held against, is not finished but " +
+                    first.status);
+  }
   for (size_t i = 1; i < comparison.rows.size(); ++i) {
     const ComparisonRow& row = comparison.rows[i];
     const auto ratio = row.numbers[rule.metric].ratio;

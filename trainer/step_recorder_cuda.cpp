@@ -59,16 +59,18 @@ void ignoring_errors(const Call& call) {
 // before it closes any of it.
 template <class Pool>
 void close_impossible_capture(c10::DeviceIndex device, const Pool& pool) {
-  c10::cuda::CUDACachingAllocator::endAllocateToPool(device, pool);
-  c10::cuda::CUDACachingAllocator::releasePool(device, pool);
-  ignoring_errors([&] {
-    at::HostAllocator* const host = at::getHostAllocator(at::kCUDA);
-    host->end_allocate_to_pool(pool);
-    host->release_pool(pool);
+  ignoring_errors([&] { c10::cuda::CUDACachingAllocator::endAllocateToPool(device, pool); });
+  ignoring_errors([&] { c10::cuda::CUDACachingAllocator::releasePool(device, pool); });
+  at::HostAllocator* const host = at::getHostAllocator(at::kCUDA);
+  ignoring_errors([&] { host->end_allocate_to_pool(pool); });
+  ignoring_errors([&] { host->release_pool(pool); });
+  ignoring_errors([&] {  // random generators are told that recording ends
+    const at::Tensor number = at::zeros({1}, at::Device(at::kCUDA, device));
+    at::cuda::CUDAGraph little;
+    little.capture_begin();
+    number.zero_();
+    little.capture_end();
   });
-  at::cuda::CUDAGraph nothing;  // random generators are told that recording ends
-  nothing.capture_begin();
-  nothing.capture_end();
 }
 
 // Records what `work` launches on the current stream, which after an error is as it was before. A
@@ -80,6 +82,7 @@ void record(at::cuda::CUDAGraph& graph, const Pool& pool, const Work& work) {
   graph.capture_begin(pool);
   try {
     work();
+    graph.capture_end();
   } catch (...) {
     ignoring_errors([&] {
       try {
@@ -90,7 +93,6 @@ void record(at::cuda::CUDAGraph& graph, const Pool& pool, const Work& work) {
     });
     throw;
   }
-  graph.capture_end();
 }
 
 // All steps run on a stream of their own, since the default one cannot be recorded, and read their

@@ -90,6 +90,8 @@ void end_summary(ordered_json& summary, const std::string& status, const Measure
   summary["status"] = status;
   if (status != "running") summary["budget"]["steps"] = measurement.steps;
   summary["budget"]["measured_steps"] = measurement.measured_steps;
+  summary["budget"]["tokens"] = measurement.tokens;
+  summary["budget"]["flops"] = measurement.flops;
   summary["attention"] = {
       {"backend", attention.backend},
       {"mask", flex::to_text(attention.mask)},

@@ -153,10 +153,8 @@ class Run {
     set_random_state(training, device_);
     loader_.restore(from.state.loader);
     measure_ = measurement_from(from.state.measurement);
-    if (measures_anew(from, config_)) {
-      measure_.begin_anew();
-      budget_.steps = steps_after(budget_, config_, measure_.steps, measure_.flops);
-    }
+    if (measures_anew(from, config_)) measure_.begin_anew();
+    budget_.steps = steps_after(budget_, config_, measure_.steps, measure_.flops);
     elapsed_before_ = from.state.elapsed_seconds;
     if (!from.branch) saved_step_ = measure_.steps;
   }

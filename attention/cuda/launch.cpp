@@ -2,6 +2,7 @@
 
 #include "attention/cuda/launch.h"
 
+#include <ATen/record_function.h>
 #include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAStream.h>
 #include <cuda_runtime_api.h>
@@ -85,6 +86,7 @@ void launch(const Kernel& kernel, const Grid& grid, std::initializer_list<const 
     throw std::invalid_argument("[cuda] " + kernel.name + " would need " + std::to_string(grid.x) +
                                 " x " + std::to_string(grid.y) + " blocks; use a smaller batch");
   }
+  RECORD_FUNCTION(kernel.name.c_str(), c10::ArrayRef<const c10::IValue>{});  // for profiles
   const void* loaded = kernels.get(kernel, current_device().architecture);
   // Beyond 48 KB a kernel has to ask, on each device; asking again costs next to nothing.
   C10_CUDA_CHECK(cudaFuncSetAttribute(loaded, cudaFuncAttributeMaxDynamicSharedMemorySize,

@@ -95,11 +95,13 @@ TEST(Profile, OfAGpuTimesWhatTheGpuDoes) {
                         event("cpu_op", "inner", 10, 20, {{"External id", 2}}), memory(12, 1000, 1),
                         memory(13, 7, 0), event("kernel", "a", 15, 300, {{"External id", 2}}),
                         event("kernel", "b", 320, 200, {{"External id", 2}}),
-                        event("gpu_memset", "c", 530, 50, {{"External id", 1}})}}};
+                        event("gpu_memset", "c", 530, 50, {{"External id", 1}}),
+                        event("kernel", "d", 590, 5, json::object())}}};
   const json gpu = digest_trace(trace, {at::kCUDA, 0}, {}, 10);
   EXPECT_EQ(gpu["operations"][0]["name"], "inner");
   EXPECT_DOUBLE_EQ(gpu["operations"][0]["seconds"], 500e-6);
   EXPECT_DOUBLE_EQ(gpu["operations"][1]["seconds"], 50e-6);
+  EXPECT_EQ(gpu["operations"][2]["name"], "launched by no operation");
   EXPECT_EQ(gpu["memory"]["peak_bytes"], 1010);
   const json cpu = digest_trace(trace, at::kCPU, {}, 10);
   EXPECT_EQ(cpu["operations"][0]["name"], "outer");

@@ -197,6 +197,31 @@ TEST(Resume, WhatIsMeasuredIsOfTheSettingsThatHold) {
   EXPECT_GT(record.at("attention").at("sparsity"), 0.1);
 }
 
+// A budget of FLOPs pays for what was taken at the old price and the rest at the new one, also when
+// the run stops once more.
+TEST(Resume, ABudgetOfFlopsPaysEveryStepAtItsPrice) {
+  Config config = eight_steps();
+  const int64_t price =
+      read_json(train(config, {"train"}).folder / "summary.json").at("budget").at("flops_per_step");
+  config = eight_steps();
+  config.max_steps = std::nullopt;
+  config.target_flops = 16.0 * static_cast<double>(price);
+  config.checkpoint_interval = 8;
+  const fs::path run = train(config, {"train"}).folder;
+  ASSERT_EQ(losses(run).size(), 16);
+  const fs::path twig =
+      resume(checkpoint_folder(run, 8),
+             {"--branch", "--run-id", "twig", "--batch-size", "4", "--device-batch-size", "4",
+              "--allow-changes", "batch_size,device_batch_size", "--checkpoint-interval", "8"})
+          .folder;
+  EXPECT_EQ(losses(twig).size(), 8 + 16);
+  resume(checkpoint_folder(twig, 16));
+  EXPECT_EQ(losses(twig).size(), 8 + 16);
+  const json budget = read_json(twig / "summary.json").at("budget");
+  EXPECT_EQ(budget.at("flops"), 16 * price);
+  EXPECT_EQ(budget.at("tokens"), 16 * 8 * 32);
+}
+
 TEST(Resume, ABudgetThatRatesFallTowardsIsNoOutputSetting) {
   Config config = eight_steps();
   config.lr_warmdown_steps = 4;

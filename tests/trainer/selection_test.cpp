@@ -114,6 +114,8 @@ TEST_F(SelectionTest, ARuleFailsTheRunsThatBreakIt) {
   stopped.status = "failed";
   EXPECT_EQ(failures(compare({runs[3], stopped}), parse_failure_rule("final_loss > 1.01")),
             std::vector<std::string>{"run4: is not finished but failed"});
+  EXPECT_EQ(failures(compare({stopped, runs[3]}), parse_failure_rule("final_loss > 1.01")).size(),
+            1);
   json unknown = record("unknown");
   unknown["results"]["tokens_per_second"] = nullptr;
   const auto nothing = compare({runs[0], read_run(write("unknown", unknown))});

@@ -80,12 +80,10 @@ std::string timing_note(const json& s) {
 }
 
 std::string budget_note(const json& s) {
-  const json steps = field(s, "budget.steps"), tokens = field(s, "budget.tokens_per_step"),
-             flops = field(s, "budget.flops_per_step");
-  if (!steps.is_number() || !tokens.is_number() || !flops.is_number()) return "";
-  const auto count = steps.get<double>();
-  return with_decimals(count * tokens.get<double>(), 0) + " tokens, " +
-         with_digits(count * flops.get<double>(), 3) + " FLOPs";
+  const json tokens = field(s, "budget.tokens"), flops = field(s, "budget.flops");
+  if (!tokens.is_number() || !flops.is_number()) return "";  // not yet known
+  return with_decimals(tokens.get<double>(), 0) + " tokens, " +
+         with_digits(flops.get<double>(), 3) + " FLOPs";
 }
 
 }  // namespace
