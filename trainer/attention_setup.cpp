@@ -137,8 +137,8 @@ void check_read(const AttentionSetup& setup, const std::string& file) {
     if (std::find(read.begin(), read.end(), name) != read.end()) return;
     names += (names.empty() ? "" : ", ") + name;
   }
-  reject_attention("attention_tensors '" + file + "' holds " + names +
-                   ", of which neither mask nor score reads any; leave it out, or name one there");
+  reject_attention("neither mask nor score reads anything of attention_tensors '" + file +
+                   "', which holds " + (names.empty() ? "nothing" : names) + "; leave it out");
 }
 
 AttentionSetup describe_attention(const Config& config, at::Device device) {

@@ -22,8 +22,7 @@ struct EvaluateOptions {
 };
 
 /// Reads the first tokens of `data` as a stream: the same at every call, whatever the batch size.
-/// Empty when there are fewer
-/// tokens than a row needs.
+/// Empty when there are fewer tokens than a row needs.
 std::optional<Validation> evaluate(const Gpt& model, const AttentionSetup& attention,
                                    std::shared_ptr<const data::Tokens> tokens,
                                    const data::Tokenizer* tokenizer,

@@ -56,7 +56,7 @@ void ignoring_errors(const Call& call) {
 }
 
 // What capture_begin() opened, of a capture that `work` made impossible: capture_end() then throws
-// before it closes any of it.
+// before it closes all of it.
 template <class Pool>
 void close_impossible_capture(c10::DeviceIndex device, const Pool& pool) {
   ignoring_errors([&] { c10::cuda::CUDACachingAllocator::endAllocateToPool(device, pool); });

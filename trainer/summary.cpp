@@ -88,10 +88,12 @@ ordered_json begin_summary(const std::string& run_id, const std::vector<std::str
 void end_summary(ordered_json& summary, const std::string& status, const Measurement& measurement,
                  const Budget& budget, at::Device device, const AttentionSetup& attention) {
   summary["status"] = status;
-  if (status != "running") summary["budget"]["steps"] = measurement.steps;
+  if (status != "running") {  // until then, what is planned
+    summary["budget"]["steps"] = measurement.steps;
+    summary["budget"]["tokens"] = measurement.tokens;
+    summary["budget"]["flops"] = measurement.flops;
+  }
   summary["budget"]["measured_steps"] = measurement.measured_steps;
-  summary["budget"]["tokens"] = measurement.tokens;
-  summary["budget"]["flops"] = measurement.flops;
   summary["attention"] = {
       {"backend", attention.backend},
       {"mask", flex::to_text(attention.mask)},

@@ -28,9 +28,9 @@ class RangeTable {
   virtual ValueRange over(std::span<const Integers> indices) const = 0;
 };
 
-/// Of any dtype, strides and device; 0 to any number of dimensions. Takes about
-/// as many 32-bit words as the tensor has elements, or fewer, beside a contiguous copy on the CPU
-/// (the tensor itself if it is one already).
+/// Of any dtype, strides and device; 0 to any number of dimensions. Takes about as many 32-bit
+/// words as the tensor has elements, or fewer, beside a contiguous copy on the CPU (the tensor
+/// itself if it is one already).
 std::unique_ptr<RangeTable> make_range_table(const at::Tensor& tensor, Floats floats);
 
 }  // namespace nanoflex::flex

@@ -30,8 +30,8 @@ TEST(Simplify, FoldsConstantsAsEvaluateComputesThem) {
   EXPECT_EQ(simple("score + 0.0 / 0.0"), "score + 0.0 / 0.0");  // NaN has no constant
   EXPECT_EQ(simple("q + floor(2.5) + floor(-1e30)"), "q + 2 + -16777216");
   EXPECT_EQ(simple("select(3 < 4 & !(2 == 2.0), q, kv)"), "kv");
-  // fp32 and fp64 differ.
   EXPECT_EQ(simple("select(0.5 + 0.25 == 0.75, q, kv)"), "q");
+  // fp32 and fp64 differ.
   EXPECT_EQ(simple("select(16777217 == 16777216.0, q, kv)"),
             "select(16777217 == 16777216.0, q, kv)");
 }

@@ -81,7 +81,7 @@ std::string timing_note(const json& s) {
 
 std::string budget_note(const json& s) {
   const json tokens = field(s, "budget.tokens"), flops = field(s, "budget.flops");
-  if (!tokens.is_number() || !flops.is_number()) return "";  // not yet known
+  if (!tokens.is_number() || !flops.is_number()) return "";  // while it runs
   return with_decimals(tokens.get<double>(), 0) + " tokens, " +
          with_digits(flops.get<double>(), 3) + " FLOPs";
 }
