@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "attention/flex/masks.h"
+#include "attention/flex/parse.h"
 
 namespace nanoflex {
 namespace {
@@ -36,6 +37,19 @@ TEST(VerifyModel, FailsWhatIsWrongForASinglePair) {
   }
   EXPECT_FALSE(to_json(checks, options).at("passed").get<bool>());
   EXPECT_NE(to_markdown(checks).find("| FAIL | flash | MHA | full forward |"), std::string::npos);
+}
+
+// A root's slope at 0 is infinite: all is right but the gradients of what comes before the scores,
+// and those of what comes after them follow.
+TEST(VerifyModel, FailsGradientsThatAreNotNumbers) {
+  AttentionSetup broken = setup("flex", flex::causal());
+  broken.score = flex::parse_score("score + sqrt(score * 0.0) * 0.0");
+  const auto checks = verify_pair({.steps = 1}, 4, broken, setup("vanilla", flex::causal()));
+  for (const ModelCheck& check : checks) {
+    const bool right = check.check == "full forward", wrong = check.check == "gradients";
+    EXPECT_TRUE(!right || check.passed()) << check.difference;
+    EXPECT_FALSE(wrong && check.passed()) << check.difference;
+  }
 }
 
 TEST(VerifyModel, RefusesAnUnknownModelByName) {
