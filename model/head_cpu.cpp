@@ -14,8 +14,6 @@ namespace {
 
 using cpu::HeadChunk;
 using cpu::HeadKernels;
-using cpu::kHeadRows;
-using cpu::kHeadStride;
 
 constexpr int64_t kSections = 48;  // of the vocabulary: enough for many cores, whatever there are
 constexpr int64_t kIgnoredTarget = -1;
@@ -25,28 +23,34 @@ class Head {
  public:
   Head(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& targets,
        const HeadOptions& options, const HeadKernels& kernels)
-      : x_(x), weight_(weight), targets_(targets), options_(options), kernels_(kernels) {
+      : x_(x),
+        weight_(weight),
+        targets_(targets),
+        options_(options),
+        kernels_(kernels),
+        rows_(std::clamp<int64_t>(x.size(0), 1, kernels.rows(x.size(1)))),
+        stride_(cpu::head_stride(rows_)) {
     const int64_t N = x.size(0), C = x.size(1), V = weight.size(0);
     tiles_per_section_ = (V + cpu::kHeadTile * kSections - 1) / (cpu::kHeadTile * kSections);
     sections_ = (V + section_size() - 1) / section_size();
     const auto floats = x.options().dtype(at::kFloat);
-    columns_ = at::empty({cpu::padded_width(C), kHeadStride}, floats);
-    sums_ = at::empty({sections_, kHeadStride}, floats);
-    target_z_ = at::empty({kHeadRows}, floats);
-    factors_ = at::empty({kHeadStride}, floats);
+    columns_ = at::empty({cpu::padded_width(C), stride_}, floats);
+    sums_ = at::empty({sections_, stride_}, floats);
+    target_z_ = at::empty({rows_}, floats);
+    factors_ = at::empty({stride_}, floats);
     result_.losses = at::empty({N}, floats);
     if (!options.gradients) return;
     result_.dx = at::empty_like(x);
     result_.dweight = at::empty({V, C}, floats);
-    slope_ = at::empty({V, kHeadStride}, x.options());
-    scaled_ = at::empty({kHeadRows, cpu::padded_width(C)}, floats);
-    dx_ = at::empty({sections_, cpu::padded_width(C), kHeadStride}, floats);
+    slope_ = at::empty({V, stride_}, x.options());
+    scaled_ = at::empty({stride_, cpu::padded_width(C)}, floats);
+    dx_ = at::empty({sections_, cpu::padded_width(C), stride_}, floats);
   }
 
   HeadResult run() {
     if (x_.size(0) == 0 && options_.gradients) result_.dweight.zero_();
-    for (int64_t row = 0; row < x_.size(0); row += kHeadRows) {
-      take_rows(row, std::min(kHeadRows, x_.size(0) - row));
+    for (int64_t row = 0; row < x_.size(0); row += rows_) {
+      take_rows(row, std::min(rows_, x_.size(0) - row));
     }
     return result_;
   }
@@ -57,6 +61,7 @@ class Head {
   void take_rows(int64_t row, int64_t rows) {
     HeadChunk chunk = {.C = x_.size(1),
                        .rows = rows,
+                       .stride = stride_,
                        .softcap = static_cast<float>(options_.softcap),
                        .x = x_.narrow(0, row, rows).const_data_ptr(),
                        .weight = weight_.const_data_ptr(),
@@ -125,7 +130,7 @@ class Head {
   }
 
   void put_slope(int64_t target, int64_t row, double value) {
-    const int64_t at = target * kHeadStride + row;
+    const int64_t at = target * stride_ + row;
     if (slope_.scalar_type() == at::kFloat) {
       slope_.mutable_data_ptr<float>()[at] = static_cast<float>(value);
     } else {
@@ -133,13 +138,12 @@ class Head {
     }
   }
 
-  float* sums(int64_t section) const {
-    return sums_.mutable_data_ptr<float>() + section * kHeadStride;
-  }
+  float* sums(int64_t section) const { return sums_.mutable_data_ptr<float>() + section * stride_; }
 
   const at::Tensor x_, weight_, targets_;
   const HeadOptions options_;
   const HeadKernels kernels_;
+  const int64_t rows_, stride_;  // of x in a chunk, and of what has a column for each
   int64_t tiles_per_section_, sections_;
   at::Tensor columns_, sums_, target_z_, slope_, scaled_, dx_, factors_;
   HeadResult result_;

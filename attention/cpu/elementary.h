@@ -111,24 +111,23 @@ struct Elementary {
   /// this takes a third of the time. What becomes of a lane does not depend on the others.
   template <int kCount>
   static void tanh(F (&x)[kCount]) {
-    constexpr float kSmall = 0.5f;
-    F small[kCount];
-    I large{};
-#pragma GCC unroll 4
-    for (int i = 0; i < kCount; ++i) {
-      const F u = x[i] * x[i];
+    tanh_up_to(0.5f, x, [](F u) {  // to 1.6e-8, before rounding
       F p = u * 1.72414910048246e-2f - 5.3045492619276e-2f;
       p = p * u + 1.33258789777756e-1f;
-      p = p * u - 3.33331435918808e-1f;
-      small[i] = x[i] * u * p + x[i];  // to 1.6e-8, before rounding
-      large |= u > kSmall * kSmall;
-    }
-    if (V::any(large)) [[unlikely]] {
-      for (int i = 0; i < kCount; ++i) {
-        small[i] = x[i] * x[i] > kSmall * kSmall ? tanh_of_any(x[i]) : small[i];
-      }
-    }
-    for (int i = 0; i < kCount; ++i) x[i] = small[i];
+      return p * u - 3.33331435918808e-1f;
+    });
+  }
+  /// The same where most arguments lie within 1.2.
+  template <int kCount>
+  static void tanh_of_moderate(F (&x)[kCount]) {
+    tanh_up_to(1.2f, x, [](F u) {  // to 4.6e-8, before rounding
+      F p = u * -2.094621e-4f + 1.71973283e-3f;
+      p = p * u - 7.04837791e-3f;
+      p = p * u + 2.07956147e-2f;
+      p = p * u - 5.36053565e-2f;
+      p = p * u + 1.33271298e-1f;
+      return p * u - 3.33329212e-1f;
+    });
   }
   static F tanh(F x) {
     F only[1] = {x};
@@ -174,6 +173,26 @@ struct Elementary {
       a[lane] = rest;
     }
     return a;
+  }
+
+ private:
+  // x + x u P(u) with u = x^2 where all lanes lie within `limit`.
+  template <int kCount, typename Polynomial>
+  static void tanh_up_to(float limit, F (&x)[kCount], const Polynomial& P) {
+    F small[kCount];
+    I large{};
+#pragma GCC unroll 4
+    for (int i = 0; i < kCount; ++i) {
+      const F u = x[i] * x[i];
+      small[i] = x[i] * u * P(u) + x[i];
+      large |= u > limit * limit;
+    }
+    if (V::any(large)) [[unlikely]] {
+      for (int i = 0; i < kCount; ++i) {
+        small[i] = x[i] * x[i] > limit * limit ? tanh_of_any(x[i]) : small[i];
+      }
+    }
+    for (int i = 0; i < kCount; ++i) x[i] = small[i];
   }
 };
 
