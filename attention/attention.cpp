@@ -3,6 +3,7 @@
 #include <ATen/record_function.h>
 
 #include <cmath>
+#include <limits>
 #include <sstream>
 #include <stdexcept>
 
@@ -58,14 +59,19 @@ void check_bound(const char* what, const flex::Expression& expression) {
           "' reads tensors that are not bound: ", join(missing), "; bind() them");
 }
 
-void check_spec(const Spec& spec) {
+// Scores are computed in fp32, those of fp64 inputs in fp64.
+void check_scale(double scale, at::ScalarType dtype) {
+  using Float = std::numeric_limits<float>;
+  require(std::isfinite(scale) && scale > 0, "scale must be finite and above 0, is ", scale);
+  require(dtype == at::kDouble || (scale >= Float::denorm_min() && scale <= Float::max()),
+          "scale must be finite and above 0 in float32, is ", scale);
+}
+
+void check_spec(const Spec& spec, at::ScalarType dtype) {
   require(spec.mask.defined(), "the mask is undefined; use full()");
   check_bound("mask", flex::require_mask(spec.mask));
   if (spec.score.defined()) check_bound("score", flex::require_score(spec.score));
-  if (spec.scale) {
-    require(std::isfinite(*spec.scale) && *spec.scale > 0, "scale must be finite and above 0, is ",
-            *spec.scale);
-  }
+  if (spec.scale) check_scale(*spec.scale, dtype);
   require(spec.block_size > 0 && spec.block_size % 16 == 0,
           "block_size must be a positive multiple of 16, is ", spec.block_size);
   const double dropped = spec.dropout.probability;
@@ -83,7 +89,7 @@ Attention attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, 
   RECORD_USER_SCOPE(kAttentionScope);
   check_tensors(q, k, v);
   check_shapes(q, k, v);
-  check_spec(spec);
+  check_spec(spec, q.scalar_type());
   return choose_backend(backend, q, k, v, spec).forward(q, k, v, spec);
 }
 

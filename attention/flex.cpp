@@ -12,16 +12,27 @@
 namespace nanoflex {
 namespace {
 
+// As flex::BandAndRest and flex::RangesAndRest, remembered.
+struct KeptBand {
+  flex::Band band;
+  flex::WeakExpression rest;
+};
+struct KeptRanges {
+  at::Tensor ranges;
+  flex::WeakExpression rest;
+};
+
 FusedOptions without_blocks(const at::Tensor& q, const Spec& spec) {
-  static flex::Remembered<flex::BandAndRest> masks;
-  const flex::BandAndRest mask = *masks.get({spec.mask}, {}, [&] {
-    return std::make_shared<const flex::BandAndRest>(flex::split_band(flex::simplify(spec.mask)));
+  static flex::Remembered<KeptBand> masks;
+  const auto mask = masks.get({spec.mask}, {}, [&] {
+    const flex::BandAndRest split = flex::split_band(flex::simplify(spec.mask));
+    return std::make_shared<const KeptBand>(KeptBand{split.band, flex::WeakExpression(split.rest)});
   });
-  return {.left = mask.band.left.value_or(FusedOptions::kUnbounded),
-          .right = mask.band.right.value_or(FusedOptions::kUnbounded),
+  return {.left = mask->band.left.value_or(FusedOptions::kUnbounded),
+          .right = mask->band.right.value_or(FusedOptions::kUnbounded),
           .scale = scale_of(q, spec),
           .dropout = spec.dropout,
-          .mask = mask.rest,
+          .mask = mask->rest.lock(),
           .score = spec.score,
           .need_logsumexp = spec.need_logsumexp};
 }
@@ -47,12 +58,14 @@ FusedOptions fused_options(const at::Tensor& q, const at::Tensor& k, const Spec&
   FusedOptions options = without_blocks(q, spec);
   const int64_t B = q.size(0), S = k.size(2);
   if (options.mask.defined() && q.is_cpu() && q.size(2) <= S) {
-    static flex::Remembered<flex::RangesAndRest> masks;
+    static flex::Remembered<KeptRanges> masks;
     const auto mask = masks.get({options.mask}, {B, S}, [&] {
-      return std::make_shared<const flex::RangesAndRest>(flex::split_ranges(options.mask, B, S));
+      const flex::RangesAndRest split = flex::split_ranges(options.mask, B, S);
+      return std::make_shared<const KeptRanges>(
+          KeptRanges{split.ranges, flex::WeakExpression(split.rest)});
     });
     options.ranges = mask->ranges;
-    options.mask = mask->rest;
+    options.mask = mask->rest.lock();
   }
   if (options.mask.defined()) {
     options.blocks = flex::block_mask(

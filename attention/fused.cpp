@@ -43,9 +43,8 @@ variable_list captured_tensors(const FusedOptions& options) {
   variable_list all;
   for (const flex::Expression& expression : {options.mask, options.score}) {
     if (!expression.defined()) continue;
-    for (const at::Tensor& tensor : flex::tensors_of(expression)) {
-      if (!tensor.is_inference()) all.push_back(tensor);  // whose changes are not counted
-    }
+    const variable_list read = flex::watched_tensors_of(expression);
+    all.insert(all.end(), read.begin(), read.end());
   }
   return all;
 }

@@ -170,7 +170,10 @@ struct TiledForward : torch::autograd::Function<TiledForward> {
     auto [o, logsumexp] = tiled_forward(p, p.queries(q) * scale, p.keys(k), p.keys(v));
     const at::Tensor output = o.view(q.sizes()).to(q.scalar_type());
     logsumexp = logsumexp.view({p.B, p.H, p.T});
-    context->save_for_backward({q, k, v, output, logsumexp});
+    variable_list saved = {q, k, v, output, logsumexp};
+    const variable_list read = flex::watched_tensors_of(mask);
+    saved.insert(saved.end(), read.begin(), read.end());  // so that changes are noticed
+    context->save_for_backward(saved);
     context->saved_data["mask"] = c10::IValue::make_capsule(c10::make_intrusive<SavedMask>(mask));
     context->saved_data["scale"] = scale;
     return {output, logsumexp};

@@ -4,6 +4,7 @@
 #include <ATen/core/grad_mode.h>
 #include <torch/csrc/autograd/autograd.h>
 
+#include <atomic>
 #include <stdexcept>
 
 #include "attention/attention.h"
@@ -16,6 +17,21 @@ namespace nanoflex {
 namespace {
 
 Spec spec_of(bool causal) { return {.mask = causal ? flex::causal() : flex::full()}; }
+
+// SplitMix64 (Steele et al. 2014, "Fast splittable pseudorandom number generators"): of numbers
+// next to each other some that are not.
+uint64_t mixed(uint64_t x) {
+  x += 0x9e3779b97f4a7c15;
+  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9;
+  x = (x ^ (x >> 27)) * 0x94d049bb133111eb;
+  return x ^ (x >> 31);
+}
+
+// Counted from the largest number down, where nobody's own seeds are.
+uint64_t next_seed() {
+  static std::atomic<uint64_t> layers = 0;
+  return ~layers++;
+}
 
 struct Inputs {
   at::Tensor q, k, v;
@@ -32,6 +48,9 @@ Inputs random_inputs(const AttentionProblem& p) {
 
 }  // namespace
 
+FlashAttention::FlashAttention(const FlashAttentionOptions& options)
+    : options_(options), seed_(options.seed ? *options.seed : next_seed()) {}
+
 at::Tensor FlashAttention::operator()(const at::Tensor& q, const at::Tensor& k,
                                       const at::Tensor& v) {
   for (const at::Tensor* x : {&q, &k, &v}) {
@@ -42,7 +61,8 @@ at::Tensor FlashAttention::operator()(const at::Tensor& q, const at::Tensor& k,
   }
   Spec spec = spec_of(options_.causal);
   if (training_) {
-    spec.dropout = {.probability = options_.dropout, .seed = options_.seed + calls_++};
+    // Mixed twice: seed 1's first call is not seed 0's second.
+    spec.dropout = {.probability = options_.dropout, .seed = mixed(mixed(seed_) + calls_++)};
   }
   return attend(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), spec, "flash")
       .output.transpose(1, 2);

@@ -3,6 +3,7 @@
 #include <ATen/Functions.h>
 
 #include <cstdint>
+#include <optional>
 #include <string>
 
 #include "evidence/measure.h"
@@ -12,23 +13,27 @@ namespace nanoflex {
 struct FlashAttentionOptions {
   double dropout = 0;  ///< probability, in [0, 1); in training mode only
   bool causal = true;
-  uint64_t seed = 0;  ///< of the dropout
+  /// Of the dropout. Not given: one of its own for each layer, by how many were made before it.
+  std::optional<uint64_t> seed = {};
 };
 
 /// Fused attention on [B, T, H, D], as a layer with a training mode. The layout is read as it lies.
 class FlashAttention {
  public:
-  explicit FlashAttention(const FlashAttentionOptions& options = {}) : options_(options) {}
+  explicit FlashAttention(const FlashAttentionOptions& options = {});
 
   void train(bool on = true) { training_ = on; }
   void eval() { train(false); }
 
   /// q: [B, T, H, D]; k, v: [B, S, H_kv, D]; returns [B, T, H, D]. In training mode each call drops
-  /// other weights, the same ones in every run. Throws std::invalid_argument as attend() does.
+  /// other weights, and so does each layer, but for those that were given one seed; the same ones
+  /// in every run that makes and calls its layers in the same order. Throws std::invalid_argument
+  /// as attend() does.
   at::Tensor operator()(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v);
 
  private:
   FlashAttentionOptions options_;
+  uint64_t seed_;
   bool training_ = true;
   uint64_t calls_ = 0;
 };

@@ -9,6 +9,7 @@
 
 #include "model/cpu/dispatch.h"
 #include "model/cuda/head_cuda.h"
+#include "model/differentiated_once.h"
 #include "model/head_cpu.h"
 #include "model/layers_cpu.h"
 
@@ -26,6 +27,16 @@ at::ScalarType accumulation_type(const at::Tensor& x) {
   return x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
 }
 
+void check_shapes(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& targets) {
+  if (x.dim() == 2 && weight.dim() == 2 && targets.dim() == 1 && weight.size(0) > 0 &&
+      weight.size(1) == x.size(1) && targets.size(0) == x.size(0)) {
+    return;
+  }
+  throw std::invalid_argument(c10::str(
+      "[model] the head takes x [N, C], weight [V, C] with V >= 1 ", "and targets [N], is given ",
+      x.sizes(), ", ", weight.sizes(), " and ", targets.sizes()));
+}
+
 // The kernels write where a target points.
 void check_targets(const at::Tensor& targets, int64_t vocabulary) {
   if (targets.numel() == 0) return;
@@ -39,7 +50,6 @@ void check_targets(const at::Tensor& targets, int64_t vocabulary) {
 
 HeadResult by_kernels(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& targets,
                       const HeadOptions& options) {
-  check_targets(targets, weight.size(0));
   return head_cpu(x.contiguous(), weight.contiguous(), targets.contiguous(), options,
                   cpu::chosen_model_kernels());
 }
@@ -61,6 +71,10 @@ class PlainHead {
   }
 
   HeadResult run(const at::Tensor& targets) {
+    if (x_.size(0) == 0) {
+      result_.losses = at::empty({0}, x_.options().dtype(accumulation_type(x_)));
+      return result_;
+    }
     const int64_t step = std::max<int64_t>(1, kChunkElements / weight_.size(0));
     std::vector<at::Tensor> losses;
     for (int64_t row = 0; row < x_.size(0); row += step) {
@@ -109,6 +123,8 @@ class PlainHead {
 // x and weight: of one dtype.
 HeadResult run_head(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& targets,
                     const HeadOptions& options) {
+  check_shapes(x, weight, targets);
+  if (targets.is_cpu()) check_targets(targets, weight.size(0));
   if (cpu::has_model_kernels(x)) return by_kernels(x, weight, targets, options);
   if (has_head_cuda(x)) {
     return head_cuda(x.contiguous(), weight.to(x.scalar_type()).contiguous(), targets.contiguous(),
@@ -151,7 +167,7 @@ struct HeadLoss : torch::autograd::Function<HeadLoss> {
     // On a GPU, asking would wait for it.
     const bool is_one = upstream.is_cpu() && upstream.item<double>() == 1;
     if (!is_one) dx.mul_(upstream), dweight.mul_(upstream);
-    return {dx, dweight, {}, {}, {}, {}};
+    return differentiated_once({dx, dweight, {}, {}, {}, {}}, gradients, "head_loss");
   }
 };
 

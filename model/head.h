@@ -15,7 +15,8 @@ at::Tensor head_logits(const at::Tensor& x, const CastWeight& weight);
 
 /// Cross-entropy of each row in nats, [N] fp32, 0 where the target is -1; not differentiable.
 /// targets: [N] int64; others than -1 and tokens below V are refused on a CPU, and give NaN on a
-/// GPU, which nothing waits for. Logits exist for a chunk of rows at a time only.
+/// GPU, which nothing waits for. Logits exist for a chunk of rows at a time only. Throws
+/// std::invalid_argument for shapes that do not fit, as head_loss does.
 at::Tensor head_token_losses(const at::Tensor& x, const CastWeight& weight,
                              const at::Tensor& targets);
 

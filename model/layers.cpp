@@ -6,6 +6,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "model/cpu/dispatch.h"
+#include "model/differentiated_once.h"
 #include "model/layers_cpu.h"
 
 namespace nanoflex {
@@ -26,7 +27,7 @@ struct FusedNorm : torch::autograd::Function<FusedNorm> {
     const variable_list saved = context->get_saved_variables();
     const at::Tensor dx = norm_backward_cpu({saved[0], saved[1]}, gradients[0].contiguous(),
                                             {saved[2], saved[3]}, cpu::chosen_model_kernels());
-    return {dx, {}};
+    return differentiated_once({dx, {}}, gradients, "rms_norm");
   }
 };
 
@@ -38,8 +39,9 @@ struct FusedReluSquared : torch::autograd::Function<FusedReluSquared> {
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& gradients) {
-    return {relu_squared_backward_cpu(context->get_saved_variables()[0], gradients[0].contiguous(),
-                                      cpu::chosen_model_kernels())};
+    const at::Tensor dx = relu_squared_backward_cpu(
+        context->get_saved_variables()[0], gradients[0].contiguous(), cpu::chosen_model_kernels());
+    return differentiated_once({dx}, gradients, "relu_squared");
   }
 };
 

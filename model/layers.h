@@ -8,14 +8,15 @@ namespace nanoflex {
 
 /// Root-mean-square normalisation over the last dimension, without weights (Zhang and Sennrich
 /// 2019, eq. 4). epsilon is the machine epsilon of the dtype that sums are in, fp32's for bf16. x:
-/// any shape; result: same shape and dtype. Differentiable once where it is fused: fp32 and bf16 on
-/// a CPU.
+/// any shape; result: same shape and dtype. Differentiable once where it is fused, fp32 and bf16 on
+/// a CPU: a second derivative throws std::invalid_argument.
 at::Tensor rms_norm(const at::Tensor& x);
 
 /// x [..., in] times weight [out, in], transposed; the weight is used in x's dtype.
 at::Tensor project(const at::Tensor& x, const CastWeight& weight);
 
-/// The MLP's non-linearity: max(x, 0)^2 (So et al. 2021, "Primer").
+/// The MLP's non-linearity: max(x, 0)^2 (So et al. 2021, "Primer"); NaN stays NaN. Differentiable
+/// as rms_norm is.
 at::Tensor relu_squared(const at::Tensor& x);
 
 /// Their definitions in plain tensors.

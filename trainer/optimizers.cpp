@@ -73,11 +73,13 @@ std::vector<at::Tensor> zeros_like(const std::vector<CastWeight>& weights) {
   return result;
 }
 
-// Rows of sparse ones stand in order and once each from here on.
+// Rows of sparse ones stand in order and once each from here on. What the loss does not depend on,
+// such as a learned tensor under floor(), has none: zeros.
 std::vector<at::Tensor> gradients(const std::vector<CastWeight>& weights) {
   std::vector<at::Tensor> result;
   for (const at::Tensor& value : values(weights)) {
     at::Tensor& gradient = value.mutable_grad();
+    if (!gradient.defined()) gradient = at::zeros_like(value.detach());
     if (gradient.is_sparse()) gradient = gradient.coalesce();
     result.push_back(gradient);
   }

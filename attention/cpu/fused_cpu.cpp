@@ -86,11 +86,16 @@ Problem make_problem(const at::Tensor& q, const at::Tensor& k, const at::Tensor&
   return p;
 }
 
+// Of run_units(), which numbers them from 0.
+int64_t threads_for(int64_t count, bool serial) {
+  return serial ? 1 : std::min<int64_t>(count, at::get_num_threads());
+}
+
 // Runs body(unit, thread, scratch) for units 0 .. count, each by the thread that is free first;
 // units begin in order. Results must not depend on who runs what.
 template <typename Body>
 void run_units(int64_t count, int64_t scratch_bytes, bool serial, const Body& body) {
-  const int64_t threads = serial ? 1 : std::min<int64_t>(count, at::get_num_threads());
+  const int64_t threads = threads_for(count, serial);
   const int64_t bytes = (scratch_bytes + 127) / 64 * 64;
   const at::Tensor memory = at::empty({threads * bytes + 64}, at::kByte);
   auto* begin = static_cast<char*>(memory.mutable_data_ptr());
@@ -337,10 +342,11 @@ FusedGradients backward(const at::Tensor& q_any, const at::Tensor& k_any, const 
 
   const int64_t keys = keys_per_unit(p, kernels), blocks = divided_up(p.S, keys);
   const int64_t heads = p.B * p.H_kv;
+  const bool serial = products(p) < kSerialProducts;
   const at::Tensor turn = first_turns(p, kernels.queries, keys, gradients.dq);
-  GradientTotals totals(code ? code->gradient_size() : 0, at::get_num_threads());
+  GradientTotals totals(code ? code->gradient_size() : 0, threads_for(heads * blocks, serial));
   // Key blocks of different heads side by side, so that threads seldom wait for their turn.
-  run_units(heads * blocks, kernels.scratch_bytes(p), products(p) < kSerialProducts,
+  run_units(heads * blocks, kernels.scratch_bytes(p), serial,
             [&](int64_t index, int64_t thread, char* scratch) {
               const int64_t head = index % heads;
               const BackwardUnit unit = {
@@ -355,11 +361,10 @@ FusedGradients backward(const at::Tensor& q_any, const at::Tensor& k_any, const 
             });
   if (!code) return gradients;
   for (const flex::CapturedGradient& captured : code->captured()) {
-    const int64_t size = captured.tensor.numel();
     gradients.captured.push_back(totals.totals()
-                                     .narrow(0, captured.offset, size)
-                                     .view(captured.tensor.sizes())
-                                     .to(captured.tensor.scalar_type()));
+                                     .narrow(0, captured.offset, captured.count)
+                                     .view(captured.sizes)
+                                     .to(captured.dtype));
   }
   return gradients;
 }

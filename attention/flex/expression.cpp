@@ -276,6 +276,12 @@ std::vector<at::Tensor> tensors_of(const Expression& expression) {
   return tensors;
 }
 
+std::vector<at::Tensor> watched_tensors_of(const Expression& expression) {
+  std::vector<at::Tensor> tensors = tensors_of(expression);
+  std::erase_if(tensors, [](const at::Tensor& tensor) { return tensor.is_inference(); });
+  return tensors;
+}
+
 bool equal(const Expression& a, const Expression& b) { return same_tree(a, b, true); }
 bool same_form(const Expression& a, const Expression& b) { return same_tree(a, b, false); }
 

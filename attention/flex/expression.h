@@ -152,6 +152,8 @@ std::vector<std::string> free_tensors(const Expression& expression);
 
 /// The captured tensors that it reads, each once.
 std::vector<at::Tensor> tensors_of(const Expression& expression);
+/// Those of them whose changes LibTorch counts: not those made for inference.
+std::vector<at::Tensor> watched_tensors_of(const Expression& expression);
 
 /// Whether two expressions are the same tree, over the same captured tensors (by identity).
 bool equal(const Expression& a, const Expression& b);

@@ -1,7 +1,30 @@
 #include "attention/flex/remembered.h"
 
+#include <functional>
+
 namespace nanoflex::flex {
 namespace {
+
+using Replaced = std::unordered_map<const Node*, Expression>;
+
+// The same tree, where each load has the tensor that `tensor_of` gives it.
+Expression with_tensors(const Expression& expression,
+                        const std::function<at::Tensor(const Node&)>& tensor_of, Replaced& done) {
+  const Node& node = expression.node();
+  if (const auto found = done.find(&node); found != done.end()) return found->second;
+  Node copy = node;
+  bool changed = false;
+  for (Expression& operand : copy.operands) {
+    const Expression replaced = with_tensors(operand, tensor_of, done);
+    changed |= &replaced.node() != &operand.node();
+    operand = replaced;
+  }
+  if (node.op == Op::kLoad) {
+    copy.tensor = tensor_of(node);
+    changed |= !copy.tensor.is_same(node.tensor);
+  }
+  return done[&node] = changed ? Expression(std::move(copy)) : expression;
+}
 
 // False where writes are not counted.
 bool collect_states(const Expression& expression, std::vector<int64_t>& states) {
@@ -9,12 +32,57 @@ bool collect_states(const Expression& expression, std::vector<int64_t>& states) 
   if (node.tensor.defined()) {
     if (node.tensor.is_inference()) return false;
     states.push_back(2 * node.tensor._version() + (node.tensor.requires_grad() ? 1 : 0));
+    // set_data() moves them, and is not counted.
+    const void* data = node.tensor.has_storage() ? node.tensor.const_data_ptr() : nullptr;
+    states.push_back(reinterpret_cast<int64_t>(data));
   }
   return std::all_of(node.operands.begin(), node.operands.end(),
                      [&](const Expression& operand) { return collect_states(operand, states); });
 }
 
 }  // namespace
+
+WeakExpression::WeakExpression(const Expression& expression) {
+  if (!expression.defined()) return;
+  Replaced done;
+  form_ = with_tensors(
+      expression, [](const Node&) { return at::Tensor(); }, done);
+  for (const auto& [node, replaced] : done) {
+    if (!node->tensor.defined()) continue;
+    tensors_.emplace(&replaced.node(), WeakTensor(node->tensor.getIntrusivePtr()));
+  }
+}
+
+bool WeakExpression::expired() const {
+  return std::any_of(tensors_.begin(), tensors_.end(),
+                     [](const auto& known) { return known.second.expired(); });
+}
+
+bool WeakExpression::is_of(const Expression& expression) const {
+  if (!same_form(form_, expression)) return false;
+  return !form_.defined() || same_tensors(form_, expression);
+}
+
+bool WeakExpression::same_tensors(const Expression& form, const Expression& expression) const {
+  const Node &x = form.node(), &y = expression.node();
+  if (&x == &y) return true;  // a part without tensors, which is shared
+  const auto known = tensors_.find(&x);
+  const c10::TensorImpl* mine =
+      known == tensors_.end() ? nullptr : known->second._unsafe_get_target();
+  if (mine != (y.tensor.defined() ? y.tensor.unsafeGetTensorImpl() : nullptr)) return false;
+  return std::equal(x.operands.begin(), x.operands.end(), y.operands.begin(), y.operands.end(),
+                    [&](const auto& a, const auto& b) { return same_tensors(a, b); });
+}
+
+Expression WeakExpression::lock() const {
+  if (tensors_.empty()) return form_;
+  Replaced done;
+  const auto tensor_of = [&](const Node& load) {
+    const auto known = tensors_.find(&load);
+    return known == tensors_.end() ? at::Tensor() : at::Tensor(known->second.lock());
+  };
+  return with_tensors(form_, tensor_of, done);
+}
 
 std::optional<std::vector<int64_t>> tensor_states(const std::vector<Expression>& expressions) {
   std::vector<int64_t> states;

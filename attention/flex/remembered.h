@@ -1,5 +1,5 @@
 // What was made of expressions, kept for as long as they and what their tensors hold stay the same:
-// a call of attention asks for the same things as the one before it.
+// a call of attention asks for the same things as the one before it. Tensors are not kept alive.
 #pragma once
 
 #include <algorithm>
@@ -7,14 +7,38 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <unordered_map>
 #include <vector>
 
 #include "attention/flex/expression.h"
 
 namespace nanoflex::flex {
 
-/// Of each captured tensor, in order of appearance, how often it was written to and whether it
-/// wants a gradient; nothing where writes are not counted (inference tensors).
+/// An expression that does not keep its captured tensors alive.
+class WeakExpression {
+ public:
+  WeakExpression() = default;  ///< of the undefined expression
+  explicit WeakExpression(const Expression& expression);
+
+  /// Whether a captured tensor is gone.
+  bool expired() const;
+  /// Whether it is of this expression, over these very tensors. None takes the place of one that is
+  /// gone, whose memory LibTorch keeps until nothing refers to it weakly.
+  bool is_of(const Expression& expression) const;
+  /// The expression again. REQUIRES: !expired().
+  Expression lock() const;
+
+ private:
+  using WeakTensor = c10::weak_intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl>;
+
+  bool same_tensors(const Expression& form, const Expression& expression) const;
+
+  Expression form_;                                      // with no tensors
+  std::unordered_map<const Node*, WeakTensor> tensors_;  // of the form's loads
+};
+
+/// Of each captured tensor, in order of appearance, how often it was written to, whether it wants a
+/// gradient, and where its elements lie; nothing where writes are not counted (inference tensors).
 std::optional<std::vector<int64_t>> tensor_states(const std::vector<Expression>& expressions);
 
 template <typename Value>
@@ -22,19 +46,22 @@ class Remembered {
  public:
   /// What `make`, which returns a std::shared_ptr<const Value>, made of these expressions and sizes
   /// before, else makes now. An expression may be undefined. Safe to call from several threads.
+  /// REQUIRES: the value does not own the expressions' tensors. What it points to in them is as
+  /// good as they are: it is not found once one is gone, and goes itself at the next call.
   template <typename Make>
-  std::shared_ptr<const Value> get(std::vector<Expression> expressions, std::vector<int64_t> sizes,
-                                   const Make& make) {
-    auto states = tensor_states(expressions);
+  std::shared_ptr<const Value> get(const std::vector<Expression>& expressions,
+                                   const std::vector<int64_t>& sizes, const Make& make) {
+    const auto states = tensor_states(expressions);
     if (!states) return make();
-    Entry entry = {std::move(expressions), std::move(sizes), std::move(*states), nullptr};
     {
       const std::lock_guard lock(mutex_);
-      if (auto found = find(entry)) return found;
+      std::erase_if(entries_, [](const Entry& entry) { return entry.expired(); });
+      if (auto found = find(expressions, sizes, *states)) return found;
     }
-    entry.value = make();
+    const std::vector<WeakExpression> weak(expressions.begin(), expressions.end());
+    Entry entry = {weak, sizes, *states, make()};
     const std::lock_guard lock(mutex_);
-    if (auto found = find(entry))
+    if (auto found = find(expressions, sizes, *states))
       return found;  // of two threads that made it, the first one's stays
     entries_.push_front(std::move(entry));
     if (entries_.size() > kMostKept) entries_.pop_back();
@@ -45,17 +72,25 @@ class Remembered {
   static constexpr size_t kMostKept = 64;
 
   struct Entry {
-    std::vector<Expression> expressions;  // hold their tensors, so that no other takes its identity
+    std::vector<WeakExpression> expressions;
     std::vector<int64_t> sizes, states;
     std::shared_ptr<const Value> value;
+
+    bool expired() const {
+      return std::any_of(expressions.begin(), expressions.end(),
+                         [](const WeakExpression& one) { return one.expired(); });
+    }
   };
 
   // What is found moves to the front: the last one goes first.
-  std::shared_ptr<const Value> find(const Entry& wanted) {
+  std::shared_ptr<const Value> find(const std::vector<Expression>& expressions,
+                                    const std::vector<int64_t>& sizes,
+                                    const std::vector<int64_t>& states) {
+    const auto same = [](const WeakExpression& a, const Expression& b) { return a.is_of(b); };
     for (auto entry = entries_.begin(); entry != entries_.end(); ++entry) {
-      if (entry->sizes != wanted.sizes || entry->states != wanted.states ||
-          !std::equal(entry->expressions.begin(), entry->expressions.end(),
-                      wanted.expressions.begin(), wanted.expressions.end(), equal)) {
+      if (entry->sizes != sizes || entry->states != states ||
+          !std::equal(entry->expressions.begin(), entry->expressions.end(), expressions.begin(),
+                      expressions.end(), same)) {
         continue;
       }
       std::rotate(entries_.begin(), entry, entry + 1);

@@ -4,6 +4,7 @@
 #include <iomanip>
 #include <sstream>
 #include <stdexcept>
+#include <unordered_map>
 #include <unordered_set>
 
 #include "attention/flex/bounds.h"
@@ -54,23 +55,23 @@ TileCode::TileCode(const TileCodeOptions& options, Pass pass) {
 
 void TileCode::add_reads(const Expression& score, TileCodeBuilder& builder,
                          std::vector<int>& roots) {
+  std::unordered_map<const void*, int64_t> offsets;
   for (const CapturedRead& read : captured_reads(score)) {
     const at::Tensor& tensor = read.read.node().tensor;
     if (!tensor.requires_grad()) continue;
-    const auto same = [&](const CapturedGradient& one) { return one.tensor.is_same(tensor); };
-    auto found = std::find_if(captured_.begin(), captured_.end(), same);
-    if (found == captured_.end()) {
-      captured_.push_back({tensor, gradient_size()});
-      found = captured_.end() - 1;
+    const int64_t end = gradient_size();
+    const auto [offset, is_new] = offsets.try_emplace(tensor.unsafeGetTensorImpl(), end);
+    if (is_new) {
+      captured_.push_back({tensor.sizes().vec(), tensor.numel(), tensor.scalar_type(), end});
     }
-    reads_.push_back({.derivative = {}, .index = {}, .offset = found->offset});
+    reads_.push_back({.derivative = {}, .index = {}, .offset = offset->second});
     roots.push_back(builder.lower(read.derivative, Type::kFloat));
     roots.push_back(builder.lower_index(read.read));
   }
 }
 
 int64_t TileCode::gradient_size() const {
-  return captured_.empty() ? 0 : captured_.back().offset + captured_.back().tensor.numel();
+  return captured_.empty() ? 0 : captured_.back().offset + captured_.back().count;
 }
 
 std::shared_ptr<const TileCode> tile_code(const TileCodeOptions& options, TileCode::Pass pass) {
@@ -82,18 +83,23 @@ std::shared_ptr<const TileCode> tile_code(const TileCodeOptions& options, TileCo
 }
 
 std::vector<at::Tensor> differentiable_tensors(const Expression& score) {
-  static Remembered<std::vector<at::Tensor>> known;
-  return *known.get({score}, {}, [&] {
-    const auto tensors = std::make_shared<std::vector<at::Tensor>>();
+  static Remembered<std::vector<size_t>> known;  // their places among all that it reads
+  const std::vector<at::Tensor> all = tensors_of(score);
+  const auto places = known.get({score}, {}, [&] {
+    const auto made = std::make_shared<std::vector<size_t>>();
     for (const CapturedRead& read : captured_reads(simplify(score))) {
       const at::Tensor& tensor = read.read.node().tensor;
       const auto same = [&](const at::Tensor& one) { return one.is_same(tensor); };
-      if (tensor.requires_grad() && std::none_of(tensors->begin(), tensors->end(), same)) {
-        tensors->push_back(tensor);
+      const size_t place = std::find_if(all.begin(), all.end(), same) - all.begin();
+      if (tensor.requires_grad() && !std::count(made->begin(), made->end(), place)) {
+        made->push_back(place);
       }
     }
-    return std::shared_ptr<const std::vector<at::Tensor>>(tensors);
+    return std::shared_ptr<const std::vector<size_t>>(made);
   });
+  std::vector<at::Tensor> tensors;
+  for (const size_t place : *places) tensors.push_back(all.at(place));
+  return tensors;
 }
 
 namespace {

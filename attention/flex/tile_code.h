@@ -29,13 +29,16 @@ struct TileCodeOptions {
 /// tensor.
 std::string why_no_tile_code(const TileCodeOptions& options);
 
-/// A captured tensor to which gradients of the score flow.
+/// Of a captured tensor to which gradients of the score flow.
 struct CapturedGradient {
-  at::Tensor tensor;
+  std::vector<int64_t> sizes;
+  int64_t count;  ///< of its elements
+  at::ScalarType dtype;
   int64_t offset;  ///< of its elements among the sums, row by row
 };
 
-/// Code for one pass of the CPU tile kernels, with all that it points to.
+/// Code for one pass of the CPU tile kernels, with all that it points to, but for captured tensors
+/// that are read as they lie: who runs it holds these.
 class TileCode {
  public:
   enum class Pass { kForward, kBackward };

@@ -266,16 +266,18 @@ int TileCodeBuilder::load(const Node& node) {
   return operation(Code::kLoad, {index}, table(node));
 }
 
-// The tensor's elements as the kernels read them: row by row, 32 bits each.
+// The tensor's elements as the kernels read them: row by row, 32 bits each. A tensor that lies so
+// is not held, for code is remembered for longer than it.
 const float* TileCodeBuilder::table(const Node& load) {
   const float*& known = tables_[load.tensor.unsafeGetTensorImpl()];
   if (known) return known;
   const at::Tensor values = load.tensor.detach();
-  const at::Tensor table = load.type == Type::kFloat  ? values.to(at::kFloat)
-                           : load.type == Type::kBool ? values.to(at::kInt).neg()
-                                                      : values.to(at::kInt);
-  shared_.tables.push_back(table.contiguous());
-  return known = static_cast<const float*>(shared_.tables.back().const_data_ptr());
+  const at::Tensor numbers = load.type == Type::kFloat  ? values.to(at::kFloat)
+                             : load.type == Type::kBool ? values.to(at::kInt).neg()
+                                                        : values.to(at::kInt);
+  const at::Tensor table = numbers.contiguous();
+  if (!table.is_alias_of(values)) shared_.tables.push_back(table);
+  return known = static_cast<const float*>(table.const_data_ptr());
 }
 
 cpu::Instruction TileCodeBuilder::instruction(int id) const {

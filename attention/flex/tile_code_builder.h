@@ -22,7 +22,7 @@ namespace nanoflex::flex {
 struct SharedCode {
   std::vector<cpu::Instruction> nothing, query, key;  ///< by what their values vary with
   std::vector<cpu::Constant> constants;
-  std::vector<at::Tensor> tables;
+  std::vector<at::Tensor> tables;   ///< but for captured tensors that are read as they lie
   int32_t slots[4] = {3, 1, 1, 1};  ///< by cpu::Vary; the first ones are filled beforehand
 };
 

@@ -104,13 +104,19 @@ void run_norm_backward(const NormRows& rows, const void* y, const float* scale, 
   }
 }
 
+// NaN stays: it is not less than 0.
+template <int kLanes>
+typename Vectors<kLanes>::F not_below_zero(typename Vectors<kLanes>::F x) {
+  return Vectors<kLanes>::max(typename Vectors<kLanes>::F{}, x);
+}
+
 template <int kLanes, typename Input>
 void run_relu_squared(const void* x, void* y, int64_t count) {
   const auto* in = static_cast<const Input*>(x);
   auto* out = static_cast<Input*>(y);
   for (int64_t i = 0; i < count; i += kLanes) {
     const auto value = take<kLanes>(in + i, count - i);
-    const auto positive = Vectors<kLanes>::where(value > 0.0f, value, 0);
+    const auto positive = not_below_zero<kLanes>(value);
     give<kLanes>(positive * positive, out + i, count - i);
   }
 }
@@ -121,7 +127,7 @@ void run_relu_squared_backward(const void* x, const void* dy, void* dx, int64_t 
   auto* out = static_cast<Input*>(dx);
   for (int64_t i = 0; i < count; i += kLanes) {
     const auto value = take<kLanes>(in + i, count - i);
-    const auto positive = Vectors<kLanes>::where(value > 0.0f, value, 0);
+    const auto positive = not_below_zero<kLanes>(value);
     give<kLanes>(positive * 2.0f * take<kLanes>(above + i, count - i), out + i, count - i);
   }
 }

@@ -215,6 +215,20 @@ TEST_P(DocumentBackends, DocumentsInOneRowNeverTouchEachOther) {
   }
 }
 
+// Their backward pass looks at the mask once more.
+TEST_P(DocumentBackends, NoticeAMaskThatChangedBetweenThePasses) {
+  if (GetParam() == "vanilla") GTEST_SKIP() << "it keeps what it made of the mask";
+  const at::Tensor documents = at::arange(33).ge(19).to(at::kLong).unsqueeze(0);
+  const flex::Expression mask = flex::trace_mask([&](auto b, auto, auto q, auto kv) {
+    const flex::Captured document("document", documents);
+    return document[b][kv] <= q;
+  });
+  const at::Tensor q = at::randn({1, 1, 33, 8}).requires_grad_();
+  const at::Tensor output = attend(q, q, q, {.mask = mask}, GetParam()).output;
+  documents.fill_(40);
+  EXPECT_THROW(output.sum().backward(), c10::Error);
+}
+
 INSTANTIATE_TEST_SUITE_P(Names, DocumentBackends, testing::Values("vanilla", "tiled", "flex"),
                          [](const auto& info) { return info.param; });
 

@@ -3,6 +3,8 @@
 #include <ATen/Parallel.h>
 #include <ATen/TensorIndexing.h>
 #include <ATen/TensorOperators.h>
+#include <c10/core/Allocator.h>
+#include <c10/util/ThreadLocalDebugInfo.h>
 #include <gtest/gtest.h>
 #include <torch/csrc/autograd/autograd.h>
 
@@ -386,6 +388,70 @@ TEST(FlexCpuKept, SeesWhatChangedInTheTensorsSince) {
     return torch::autograd::grad({attend(q, k, v, spec, backend).output.square().sum()}, {bias})[0];
   };
   EXPECT_TRUE(at::allclose(gradient("flex"), gradient("vanilla"), 1e-4, 1e-5));
+}
+
+// Each step of a training has documents of its own, and may compute a bias: both must go with it,
+// and none may be taken for one that was where it is now.
+TEST(FlexCpuKept, HoldsNoTensorAfterItsLastUse) {
+  const Tensors inputs = flex_inputs({1, 2, 2, 40, 40, 8}, at::kFloat);
+  const at::Tensor q = inputs.q.to(at::kFloat), k = inputs.k.to(at::kFloat),
+                   v = inputs.v.to(at::kFloat);
+  std::vector<c10::weak_intrusive_ptr<c10::StorageImpl>> storages;
+  for (int step = 0; step < 8; ++step) {
+    const at::ScalarType dtype = step % 2 == 0 ? at::kFloat : at::kDouble;  // as it lies, or copied
+    const at::Tensor document = at::randint(3, {40}, at::kLong);
+    const at::Tensor bias = at::randn({40}, dtype).requires_grad_();
+    for (const at::Tensor* x : {&document, &bias}) {
+      storages.push_back(x->storage().getWeakStorageImpl());
+    }
+    const Captured documents("document", document), biases("bias", bias);
+    const Spec spec = {
+        .mask = trace_mask([&](auto, auto, auto q, auto kv) {
+          return (q / 16 == kv / 16) & (documents[q] == documents[kv]) & (documents[kv] + q >= kv);
+        }),
+        .score = trace_score([&](auto s, auto, auto, auto, auto kv) { return s + biases[kv]; })};
+    const auto gradient = [&](const char* backend) {
+      const at::Tensor output = attend(q, k, v, spec, backend).output;
+      return torch::autograd::grad({output.square().sum()}, {bias})[0];
+    };
+    EXPECT_TRUE(at::allclose(gradient("flex"), gradient("vanilla"), 1e-4, 1e-5)) << step;
+  }
+  for (size_t i = 0; i < storages.size(); ++i) EXPECT_TRUE(storages[i].expired()) << i;
+}
+
+class LargestAllocation : public c10::MemoryReportingInfoBase {
+ public:
+  void reportMemoryUsage(void*, int64_t bytes, size_t, size_t, c10::Device) override {
+    largest_ = std::max(largest_, bytes);
+  }
+  bool memoryProfilingEnabled() const override { return true; }
+  int64_t bytes() const { return largest_; }
+
+ private:
+  int64_t largest_ = 0;
+};
+
+// A large bias under little work on a machine with many cores.
+TEST(FlexCpuMemory, GradientsOfABiasAreSummedByThoseThreadsOnlyThatHaveWork) {
+  const int before = at::get_num_threads();
+  at::set_num_threads(16);
+  const Tensors inputs = flex_inputs({1, 1, 1, 20, 20, 8}, at::kFloat);
+  const at::Tensor bias = at::randn({100'000}).requires_grad_();
+  const Captured biases("bias", bias);
+  const Spec spec = {
+      .score = trace_score([&](auto s, auto, auto, auto, auto kv) { return s + biases[kv]; })};
+  const at::Tensor output = attend(inputs.q.to(at::kFloat), inputs.k.to(at::kFloat),
+                                   inputs.v.to(at::kFloat), spec, "flex")
+                                .output;
+  const auto largest = std::make_shared<LargestAllocation>();
+  {
+    const c10::DebugInfoGuard guard(c10::DebugInfoKind::PROFILER_STATE, largest);
+    output.sum().backward();
+  }
+  at::set_num_threads(before);
+  const int64_t one_sum = 8 * bias.numel();
+  EXPECT_GE(largest->bytes(), one_sum);
+  EXPECT_LT(largest->bytes(), 2 * one_sum);
 }
 
 INSTANTIATE_TEST_SUITE_P(Types, FlexCpu, testing::Values(at::kFloat, at::kBFloat16),

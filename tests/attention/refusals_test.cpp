@@ -48,6 +48,11 @@ TEST(Attend, NamesWhatIsWrongInTheSpec) {
             "[attention] scale must be finite and above 0, is 0");
   EXPECT_EQ(refusal_of({.spec = {.scale = std::numeric_limits<double>::infinity()}}),
             "[attention] scale must be finite and above 0, is inf");
+  EXPECT_EQ(refusal_of({.spec = {.scale = 1e-46}}),
+            "[attention] scale must be finite and above 0 in float32, is 1e-46");
+  EXPECT_EQ(refusal_of({.dtype = at::kBFloat16, .spec = {.scale = 1e39}}),
+            "[attention] scale must be finite and above 0 in float32, is 1e+39");
+  EXPECT_EQ(refusal_of({.dtype = at::kDouble, .spec = {.scale = 1e-46}}), "");
   EXPECT_EQ(refusal_of({.spec = {.dropout = {.probability = 1}}}),
             "[attention] dropout must be at least 0 and below 1, is 1");
   EXPECT_EQ(refusal_of({.spec = {.dropout = {.probability = std::nan("")}}}),

@@ -71,5 +71,14 @@ TEST(Readme, ItsExamplesRun) {
   EXPECT_NO_THROW(readme_examples(q, k, k));
 }
 
+TEST(FlashLab, LayersDropDifferentWeightsUnlessTheyShareASeed) {
+  const at::Tensor x = random({1, 20, 2, 16});
+  FlashAttention a({.dropout = 0.5}), b({.dropout = 0.5});
+  EXPECT_FALSE(a(x, x, x).equal(b(x, x, x)));
+  FlashAttention zero({.dropout = 0.5, .seed = 0}), one({.dropout = 0.5, .seed = 1});
+  zero(x, x, x);
+  EXPECT_FALSE(zero(x, x, x).equal(one(x, x, x)));  // its second call, the other's first
+}
+
 }  // namespace
 }  // namespace nanoflex

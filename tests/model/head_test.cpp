@@ -6,6 +6,7 @@
 #include <ATen/TensorIndexing.h>
 #include <ATen/TensorOperators.h>
 #include <gtest/gtest.h>
+#include <torch/csrc/autograd/autograd.h>
 
 #include "model/cpu/dispatch.h"
 #include "model/head_cpu.h"
@@ -61,6 +62,17 @@ void expect_within_twice(const Gradients& ours, const Gradients& plain, const Gr
   check(&Gradients::loss, kFloatUlp, kLogitSoftcap, "loss");
   check(&Gradients::dx, ulp, truth.dx.abs().max().item<double>(), "dx");
   check(&Gradients::dweight, ulp, truth.dweight.abs().max().item<double>(), "dweight");
+}
+
+// "" where nothing is refused.
+template <class Action>
+std::string head_refusal(const Action& action) {
+  try {
+    action();
+  } catch (const std::invalid_argument& error) {
+    return error.what();
+  }
+  return "";
 }
 
 TEST(HeadLoss, IsItsDefinitionWithGradientsAcrossChunks) {
@@ -178,36 +190,59 @@ TEST(HeadLoss, IgnoredTargetsHaveNoLossAndNoGradient) {
 }
 
 TEST(HeadLoss, RefusesTargetsOutsideOfTheVocabulary) {
-  const at::Tensor x = at::randn({3, 4}), weight = at::randn({5, 4});
-  for (const int64_t wrong : {int64_t{5}, int64_t{-2}}) {
-    try {
-      head_loss(x, weight, at::tensor({int64_t{0}, wrong, int64_t{-1}}), {});
-      FAIL() << "nothing was refused";
-    } catch (const std::invalid_argument& error) {
-      EXPECT_EQ(std::string(error.what()),
+  for (const at::ScalarType type : {at::kFloat, at::kDouble}) {
+    const at::Tensor x = at::randn({3, 4}, type), weight = at::randn({5, 4}, type);
+    for (const int64_t wrong : {int64_t{5}, int64_t{-2}}) {
+      const at::Tensor targets = at::tensor({int64_t{0}, wrong, int64_t{-1}});
+      EXPECT_EQ(head_refusal([&] { head_loss(x, weight, targets, {}); }),
                 "[model] targets must be -1 or tokens below vocab_size 5, one is " +
                     std::to_string(wrong));
     }
   }
 }
 
+TEST(HeadLoss, RefusesShapesThatDoNotFit) {
+  const auto message = [](at::IntArrayRef x, at::IntArrayRef weight, at::IntArrayRef targets) {
+    return head_refusal(
+        [&] { head_token_losses(at::zeros(x), at::zeros(weight), at::zeros(targets, at::kLong)); });
+  };
+  const std::string takes =
+      "[model] the head takes x [N, C], weight [V, C] with V >= 1 and targets [N], is given ";
+  EXPECT_EQ(message({3, 4}, {5, 4}, {3}), "");
+  EXPECT_EQ(message({3, 4}, {5, 4}, {2}), takes + "[3, 4], [5, 4] and [2]");
+  EXPECT_EQ(message({3, 4}, {5, 6}, {3}), takes + "[3, 4], [5, 6] and [3]");
+  EXPECT_EQ(message({3, 4}, {5, 4}, {3, 1}), takes + "[3, 4], [5, 4] and [3, 1]");
+  EXPECT_EQ(message({1, 3, 4}, {5, 4}, {1}), takes + "[1, 3, 4], [5, 4] and [1]");
+  EXPECT_EQ(message({3, 4}, {0, 4}, {3}), takes + "[3, 4], [0, 4] and [3]");
+}
+
 TEST(HeadLoss, NoRowsHaveNoLossAndNoGradient) {
-  const at::Tensor weight = at::randn({5, 4}).requires_grad_();
-  const at::Tensor loss = head_loss(at::randn({0, 4}), weight, at::zeros({0}, at::kLong), {});
-  loss.backward();
-  EXPECT_EQ(loss.item<double>(), 0);
-  EXPECT_EQ(weight.grad().abs().max().item<double>(), 0);
+  for (const at::ScalarType type : {at::kFloat, at::kDouble}) {
+    const at::Tensor weight = at::randn({5, 4}, type).requires_grad_();
+    const at::Tensor loss =
+        head_loss(at::randn({0, 4}, type), weight, at::zeros({0}, at::kLong), {});
+    loss.backward();
+    EXPECT_EQ(loss.item<double>(), 0);
+    EXPECT_EQ(weight.grad().abs().max().item<double>(), 0);
+  }
 }
 
 TEST(HeadLoss, RefusesASecondBackwardPass) {
   const at::Tensor x = at::randn({3, 4}).requires_grad_();
   const at::Tensor loss = head_loss(x, at::randn({5, 4}), at::zeros({3}, at::kLong), {});
   loss.backward({}, /*retain_graph=*/true);
-  try {
-    loss.backward();
-    FAIL() << "gradients were given twice";
-  } catch (const std::invalid_argument& error) {
-    EXPECT_STREQ(error.what(), "[model] head_loss can be differentiated once only");
+  EXPECT_EQ(head_refusal([&] { loss.backward(); }),
+            "[model] head_loss can be differentiated once only");
+}
+
+// Of a penalty on a gradient, say: it would pass for a constant.
+TEST(HeadLoss, RefusesASecondDerivative) {
+  for (const at::ScalarType type : {at::kFloat, at::kDouble}) {
+    const at::Tensor x = at::randn({3, 4}, type).requires_grad_();
+    const at::Tensor loss = head_loss(x, at::randn({5, 4}, type), at::zeros({3}, at::kLong), {});
+    const at::Tensor first = torch::autograd::grad({loss}, {x}, {}, {}, /*create_graph=*/true)[0];
+    EXPECT_EQ(head_refusal([&] { torch::autograd::grad({first.square().sum() + x.sum()}, {x}); }),
+              "[model] head_loss has no second derivative; use head_loss_reference, which has");
   }
 }
 

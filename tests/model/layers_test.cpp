@@ -7,6 +7,7 @@
 
 #include <cmath>
 #include <functional>
+#include <stdexcept>
 
 #include "model/cpu/dispatch.h"
 #include "model/layers_cpu.h"
@@ -128,6 +129,43 @@ TEST(Layers, SoftCapIsItsDefinitionInEveryInstructionSet) {
       EXPECT_TRUE(all.narrow(1, 308, 12).eq(-1).all().item<bool>());
     }
   }
+}
+
+// A run that diverges must show it.
+TEST(Layers, ReluSquaredOfNaNIsNaNInEveryInstructionSet) {
+  for (const at::ScalarType type : {at::kFloat, at::kBFloat16}) {
+    const at::Tensor x = at::ones({37}, type), dy = at::ones({37}, type);
+    x.narrow(0, 0, 20).fill_(std::nan(""));
+    for (const cpu::ModelKernelSet& kernels : cpu::all_model_kernels()) {
+      SCOPED_TRACE(c10::str(kernels.name, " ", type));
+      EXPECT_TRUE(relu_squared_cpu(x, kernels).isnan().equal(x.isnan()));
+      EXPECT_TRUE(relu_squared_backward_cpu(x, dy, kernels).isnan().equal(x.isnan()));
+    }
+  }
+}
+
+// It would pass for a constant.
+TEST(Layers, RefuseASecondDerivativeWhereTheyAreFused) {
+  const auto refused = [](const Layer& layer) -> std::string {
+    const at::Tensor x = at::randn({4, 2, 1, 6}).transpose(0, 1).requires_grad_();
+    const at::Tensor y = layer(x).square().sum();
+    const at::Tensor first = torch::autograd::grad({y}, {x}, {}, {}, /*create_graph=*/true)[0];
+    try {
+      torch::autograd::grad({first.square().sum() + x.sum()}, {x});
+    } catch (const std::invalid_argument& error) {
+      return error.what();
+    }
+    return "";
+  };
+  const Rotary rotary(4, 6, at::kCPU);
+  const auto rotated = [&](const at::Tensor& x) { return rotary.rotate_and_norm(x, 0); };
+  const std::string norm =
+      "[model] rms_norm has no second derivative; use rms_norm_reference, which has";
+  EXPECT_EQ(refused(rms_norm), norm);
+  EXPECT_EQ(refused(rotated), norm);
+  EXPECT_EQ(refused(relu_squared),
+            "[model] relu_squared has no second derivative; use relu_squared_reference, which has");
+  EXPECT_EQ(refused(relu_squared_reference), "");
 }
 
 TEST(Layers, TakeStridedInputs) {

@@ -85,6 +85,42 @@ TEST(Safetensors, HostileFilesAreRefusedByName) {
       contains(rejection(file_of(header(R"({"dtype":"F99","shape":[],"data_offsets":[0,0]})"))),
                "(w): unknown dtype 'F99'"));
   EXPECT_TRUE(contains(rejection(file_of(header(R"({"dtype":7})"))), "(w): malformed entry"));
+  for (const char* shape : {"[1.5]", "[\"1\"]", "[0,4611686018427387904]",
+                            "[0,281474976710656,281474976710656]", "[18446744073709551615]"}) {
+    const std::string entry =
+        R"({"dtype":"F32","data_offsets":[0,0],"shape":)" + std::string(shape) + "}";
+    const std::string message = rejection(file_of(header(entry)));
+    EXPECT_TRUE(contains(message, "(w): impossible shape, ")) << message;
+  }
+  EXPECT_TRUE(contains(
+      rejection(file_of(header(R"({"dtype":"F32","shape":[1],"data_offsets":[0,4.5]})"), "12345")),
+      "(w): impossible data_offsets, it has 4.5"));
+}
+
+// Many tensors of the same bytes would ask for far more memory than the file has.
+TEST(Safetensors, TensorsThatShareBytesAreRefusedByBothNames) {
+  const auto entry = [](const char* name, const char* offsets) {
+    return std::string("\"") + name + R"(":{"dtype":"U8","shape":[4],"data_offsets":)" + offsets +
+           "}";
+  };
+  const std::string none = R"("none":{"dtype":"U8","shape":[0],"data_offsets":[2,2]})";
+  const auto message = [&](const std::string& a, const std::string& b) {
+    return rejection(file_of("{" + a + "," + b + "," + none + "}", "12345678"));
+  };
+  EXPECT_EQ(message(entry("b", "[0,4]"), entry("a", "[4,8]")), "accepted");
+  EXPECT_TRUE(contains(message(entry("a", "[3,7]"), entry("b", "[0,4]")),
+                       "(a): its data overlaps that of 'b'"));
+  EXPECT_TRUE(contains(message(entry("a", "[4,8]"), entry("b", "[4,8]")), "data overlaps that of"));
+}
+
+TEST(Safetensors, WhatCannotBeWrittenIsSaidInTheSystemsWords) {
+  try {
+    write_safetensors("/nonexistent/x", {});
+    FAIL() << "nothing was refused";
+  } catch (const std::invalid_argument& error) {
+    EXPECT_STREQ(error.what(),
+                 "[safetensors] cannot write /nonexistent/x: No such file or directory");
+  }
 }
 
 TEST(Safetensors, ATruncatedHeaderIsRefused) {

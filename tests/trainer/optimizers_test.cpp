@@ -113,6 +113,25 @@ TEST(Optimizers, ClippingScalesToTheLargestNorm) {
   EXPECT_NEAR(norm(), 1, 1e-4);
 }
 
+// A learned tensor may be read where no gradient reaches it, as in floor(slope[h]).
+TEST(Optimizers, AParameterWithoutAGradientStaysAsItIs) {
+  const Gpt model(
+      {.n_layer = 1, .n_head = 1, .n_kv_head = 1, .n_embd = 8, .sequence_len = 4, .vocab_size = 16},
+      1, at::kCPU, at::kFloat);
+  Optimizers optimizers(model, {});
+  std::vector<at::Tensor> before;
+  for (const Parameter& p : model.parameters()) before.push_back(p.value.detach().clone());
+  const size_t last = before.size() - 1;
+  at::Tensor(model.parameters()[last].value).mutable_grad() = at::full_like(before[last], 0.5);
+  const double norm = 0.5 * std::sqrt(static_cast<double>(before[last].numel()));
+  EXPECT_NEAR(optimizers.clip_gradients(1).item<double>(), norm, 1e-4);
+  optimizers.step(1);
+  for (size_t i = 0; i < before.size(); ++i) {
+    EXPECT_EQ(at::equal(model.parameters()[i].value, before[i]), i != last)
+        << model.parameters()[i].name;
+  }
+}
+
 // The loss of some tokens, and by then every gradient of it.
 at::Tensor differentiated_loss(const Gpt& model, const at::Tensor& tokens) {
   for (const Parameter& p : model.parameters()) at::Tensor(p.value).mutable_grad().reset();
