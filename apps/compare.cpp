@@ -8,6 +8,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "trainer/command_line.h"
 #include "trainer/comparison.h"
 #include "trainer/selection.h"
 
@@ -114,14 +115,11 @@ Answer answer(int argc, char** argv) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  try {
+  return nanoflex::run_program([&] {
     const Answer result = answer(argc, argv);
     std::cout << result.text << std::flush;
     if (!std::cout) throw std::runtime_error("[compare] the output cannot be written");
     for (const std::string& line : result.failures) std::cerr << "failed: " << line << '\n';
     return result.failures.empty() ? 0 : 1;
-  } catch (const std::exception& error) {
-    std::cerr << "error: " << error.what() << '\n';
-    return dynamic_cast<const std::invalid_argument*>(&error) ? 2 : 1;
-  }
+  });
 }

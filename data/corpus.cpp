@@ -5,6 +5,7 @@
 #include <cstring>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <stdexcept>
 #include <string_view>
 #include <system_error>
@@ -72,33 +73,48 @@ std::vector<std::string> documents_of_lines(std::string_view text, const std::st
   return documents;
 }
 
+// Each folder once, whatever links lead to it, and by the first of its names in sorted order, so
+// that the same folder is the same text on every file system.
+void add_files(const fs::path& folder, std::set<fs::path>& entered, std::vector<fs::path>& files) {
+  std::error_code error;
+  const fs::path canonical = fs::canonical(folder, error);
+  if (!error && !entered.insert(canonical).second) return;
+  std::vector<fs::path> paths;
+  for (auto entry = fs::directory_iterator(folder, error);
+       !error && entry != fs::directory_iterator(); entry.increment(error)) {
+    if (!is_hidden(entry->path())) paths.push_back(entry->path());
+  }
+  if (error) {
+    throw std::invalid_argument("[data] cannot read the folder " + folder.string() + ": " +
+                                error.message());
+  }
+  std::sort(paths.begin(), paths.end());
+  for (const fs::path& path : paths) {
+    const fs::file_type type = fs::status(path, error).type();
+    if (type == fs::file_type::directory) add_files(path, entered, files);
+    if (type == fs::file_type::regular) files.push_back(path);
+  }
+}
+
 }  // namespace
 
 std::vector<fs::path> corpus_files(const std::string& path) {
   std::error_code error;
-  if (fs::is_regular_file(path, error)) return {path};
-  if (fs::exists(path, error) && !fs::is_directory(path, error)) {
-    throw std::invalid_argument("[data] cannot read " + path +
-                                ": it is neither a file nor a folder; name one of text");
-  }
-  if (!fs::is_directory(path, error)) {
+  const fs::file_type type = fs::status(path, error).type();
+  if (type == fs::file_type::regular) return {path};
+  if (type == fs::file_type::not_found) {
     throw std::invalid_argument("[data] cannot read " + path +
                                 ": no such file or folder; --data names "
                                 "the text");
   }
+  if (error) throw std::invalid_argument("[data] cannot read " + path + ": " + error.message());
+  if (type != fs::file_type::directory) {
+    throw std::invalid_argument("[data] cannot read " + path +
+                                ": it is neither a file nor a folder; name one of text");
+  }
   std::vector<fs::path> files;
-  const auto options = fs::directory_options::follow_directory_symlink;
-  for (auto entry = fs::recursive_directory_iterator(path, options, error);
-       !error && entry != fs::recursive_directory_iterator(); entry.increment(error)) {
-    if (is_hidden(entry->path())) {
-      entry.disable_recursion_pending();
-    } else if (entry->is_regular_file(error)) {
-      files.push_back(entry->path());
-    }
-  }
-  if (error) {
-    throw std::invalid_argument("[data] cannot read the folder " + path + ": " + error.message());
-  }
+  std::set<fs::path> entered;
+  add_files(path, entered, files);
   if (files.empty()) throw std::invalid_argument("[data] the folder " + path + " holds no files");
   std::sort(files.begin(), files.end());
   return files;

@@ -8,7 +8,8 @@
 namespace nanoflex::data {
 
 // The files that `path` names: itself, or every regular file below a folder in sorted order, hidden
-// ones left out. Throws std::invalid_argument when there is none or it cannot be read.
+// ones left out. Links are followed, but no folder is read twice. Throws std::invalid_argument when
+// there is none or it cannot be read.
 std::vector<std::filesystem::path> corpus_files(const std::string& path);
 
 // One document a file, or one a line of a .jsonl file (its field `text`; blank lines are skipped).

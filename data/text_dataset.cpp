@@ -101,9 +101,14 @@ void write_shards(const fs::path& folder, const DatasetOptions& options, const T
   }
 }
 
+// `text`: what hash_documents() gave, under which the result is kept.
 void prepare(const fs::path& folder, const DatasetOptions& options, int64_t trained_vocab_size,
-             const std::vector<fs::path>& files) {
-  const Split split = split_documents(read_sources(options, files));
+             const std::vector<fs::path>& files, const std::string& text) {
+  std::vector<std::string> read = read_sources(options, files);
+  if (hash_documents(read) != text) {
+    throw std::invalid_argument("[data] the text changed while it was read: start again");
+  }
+  const Split split = split_documents(std::move(read));
   std::string model_path = options.tokenizer;
   if (model_path.empty()) {
     if (options.log) {
@@ -157,7 +162,7 @@ Dataset open_text(const DatasetOptions& options) {
       content_hash(std::string(kFormat) + "\n" + text + "\n" + tokenizer + "\n" + bos);
 
   const auto make = [&](const fs::path& unfinished) {
-    prepare(unfinished, options, trained_vocab_size, files);
+    prepare(unfinished, options, trained_vocab_size, files, text);
   };
   make_once(folder, options.log, make);
   try {

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <charconv>
 #include <cstdio>
-#include <fstream>
 #include <set>
 #include <sstream>
 #include <stdexcept>
@@ -12,6 +11,7 @@
 #include "model/durable.h"
 #include "model/safetensors.h"
 #include "model/weights.h"
+#include "trainer/record_file.h"
 
 namespace nanoflex {
 namespace {
@@ -89,10 +89,19 @@ void remove_older(const fs::path& run) {
   for (size_t i = 0; i + kKept < steps.size(); ++i) remove_checkpoint(run, steps[i]);
 }
 
+json read_state(const fs::path& file) try {
+  return parse_record(file);
+} catch (const json::exception&) {
+  return {};
+} catch (const std::invalid_argument& problem) {
+  throw std::invalid_argument(std::string("state.json is not a checkpoint's: ") + problem.what());
+}
+
 json parse_state(const fs::path& folder) {
-  std::ifstream in(folder / "state.json");
-  if (!in) throw std::invalid_argument("state.json is missing or cannot be read");
-  json state = json::parse(in, nullptr, /*allow_exceptions=*/false);
+  const fs::path file = folder / "state.json";
+  std::error_code error;
+  if (!fs::is_regular_file(file, error)) throw std::invalid_argument("state.json is missing");
+  json state = read_state(file);
   if (!state.is_object() || !state.contains("crc32c")) {
     throw std::invalid_argument("state.json is not a checkpoint's");
   }

@@ -1,11 +1,12 @@
 #include "trainer/command_line.h"
 
-// A comma may stand in a value of --set; this is cxxopts' own switch for it.
-#define CXXOPTS_VECTOR_DELIMITER '\n'
+// A comma or a new line may stand in a value of --set; this is cxxopts' own switch for it.
+#define CXXOPTS_VECTOR_DELIMITER '\0'
 #include <algorithm>
 #include <charconv>
 #include <cmath>
 #include <cxxopts.hpp>
+#include <filesystem>
 #include <iostream>
 #include <sstream>
 #include <stdexcept>
@@ -210,6 +211,9 @@ int run_program(const std::function<int()>& body) try {
   return fail(problem.what(), 2);
 } catch (const cxxopts::exceptions::exception& problem) {
   return fail(std::string("[flags] ") + problem.what() + "; see --help", 2);
+} catch (const std::filesystem::filesystem_error& problem) {
+  const std::string path = problem.path1().string();  // none where the next entry cannot be read
+  return fail("[files] " + (path.empty() ? "" : path + ": ") + problem.code().message(), 2);
 } catch (const std::exception& problem) {
   if (const auto shortage = memory_shortage(problem)) {
     return fail("[memory] " + *shortage + "; lower the batch, the length or the model", 2);

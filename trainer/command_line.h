@@ -29,7 +29,8 @@ int64_t whole_number(const std::string& part, const std::string& flag, const std
 double real_number(const std::string& part, const std::string& flag, const std::string& text);
 
 /// Runs a program's body and turns what it throws into one line on stderr and an exit code: 2 for
-/// std::invalid_argument and flags that do not parse, which the user can mend, 1 for anything else.
+/// std::invalid_argument, flags that do not parse and files that cannot be looked at, which the
+/// user can mend, 1 for anything else.
 int run_program(const std::function<int()>& body);
 
 }  // namespace nanoflex

@@ -74,8 +74,9 @@ bool same(const ComparedBudget& a, const ComparedBudget& b) {
   if (a.flops.has_value() != b.flops.has_value()) return false;
   if (!a.flops) return true;
   // Steps are whole: one target is overshot by less than a step, whose size may differ.
-  const double slack =
-      a.target_flops && b.target_flops ? std::max(*a.flops_per_step, *b.flops_per_step) : 0;
+  const double slack = a.target_flops && b.target_flops
+                           ? std::max(a.flops_per_step.value_or(0), b.flops_per_step.value_or(0))
+                           : 0;
   return a.flops == b.flops || std::abs(*a.flops - *b.flops) < slack;
 }
 
@@ -111,7 +112,8 @@ ComparisonRow row_of(const RunSummary& run, const RunSummary& first, const std::
 
 std::string identity_without_seed(const RunSummary& run, Flat config) {
   for (const char* key : {"machine.seed", "output.run_id", "output.runs_dir"}) config.erase(key);
-  return run.backend + "\n" + json(config).dump(-1, ' ', false, json::error_handler_t::replace);
+  return run.backend + "\n" + run.code + "\n" + run.machine + "\n" +
+         json(config).dump(-1, ' ', false, json::error_handler_t::replace);
 }
 
 // A run of a group and its seed.
@@ -188,6 +190,9 @@ Comparison compare(const std::vector<RunSummary>& runs) {
     if (!same(budget, first))
       warnings.push_back("different budgets: " + labels[i] + " has " + budget.text() + ", " +
                          labels[0] + " has " + first.text());
+    if (runs[i].machine != runs[0].machine)
+      warnings.push_back("different machines: " + labels[i] + " ran with " + runs[i].machine +
+                         "; " + labels[0] + " with " + runs[0].machine);
     const std::string models = model_difference(comparison.differing_keys, i);
     if (!models.empty())
       warnings.push_back("different models: " + labels[i] + " against " + labels[0] + ": " +

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "trainer/report/record.h"
 #include "trainer/run_summary.h"
 #include "trainer/statistics.h"
 
@@ -56,7 +57,7 @@ std::string to_markdown(const Comparison& comparison);
 std::string to_json(const Comparison& comparison);  // numbers in full, memory in bytes
 // A page as report.html, with the runs' curves over each other; `metrics` are those of each row.
 std::string to_html(const Comparison& comparison,
-                    const std::vector<std::vector<nlohmann::json>>& metrics);
+                    const std::vector<std::vector<MetricsLine>>& metrics);
 // Writes that page; `runs` are those that were compared. Throws std::invalid_argument, and leaves
 // what is on disk alone, when `file` cannot be a file.
 void write_html(const std::filesystem::path& file, const Comparison& comparison,

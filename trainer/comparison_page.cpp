@@ -49,7 +49,8 @@ std::string differences(const Comparison& comparison) {
 
 }  // namespace
 
-std::string to_html(const Comparison& comparison, const std::vector<std::vector<json>>& metrics) {
+std::string to_html(const Comparison& comparison,
+                    const std::vector<std::vector<MetricsLine>>& metrics) {
   json runs = json::array();
   for (size_t i = 0; i < comparison.rows.size(); ++i)
     runs.push_back(curves_of(comparison.rows[i].label, metrics.at(i)));
@@ -74,7 +75,7 @@ void write_html(const std::filesystem::path& file, const Comparison& comparison,
         "[compare] --html must name a file in a folder that is there, is '" +
         printable(file.string()) + "'");
   }
-  std::vector<std::vector<json>> metrics;
+  std::vector<std::vector<MetricsLine>> metrics;
   for (const RunSummary& run : runs) metrics.push_back(read_metrics(run.path / "metrics.jsonl"));
   write_file(file, to_html(comparison, metrics));
 }

@@ -1,13 +1,13 @@
 #include "trainer/resume.h"
 
 #include <algorithm>
-#include <fstream>
 #include <sstream>
 #include <stdexcept>
 #include <utility>
 
 #include "attention/nearest.h"
 #include "trainer/progress.h"
+#include "trainer/record_file.h"
 #include "trainer/resolve.h"
 
 namespace nanoflex {
@@ -30,9 +30,19 @@ bool is_safe(const Key& key) {
   throw std::invalid_argument("[resume] " + what);
 }
 
+// null for one that is missing or torn, which a power cut leaves.
 json read_summary(const fs::path& run) {
-  std::ifstream in(run / "summary.json");
-  json summary = json::parse(in, nullptr, /*allow_exceptions=*/false);
+  const fs::path file = run / "summary.json";
+  std::error_code error;
+  if (!fs::exists(file, error)) return {};
+  json summary;
+  try {
+    summary = parse_record(file);
+  } catch (const json::exception&) {
+    return {};
+  } catch (const std::invalid_argument& problem) {
+    refuse_to_resume(file.string() + ": " + problem.what());
+  }
   const auto is_text = [&](const char* key) {
     return summary.is_object() && summary.contains(key) && summary[key].is_string();
   };
@@ -80,10 +90,12 @@ ResumePoint open_newest(const fs::path& run, ResumePoint point) {
   return open_checkpoint(run, checkpoint_folder(run, steps.back()), std::move(point));
 }
 
-bool unfinished(const fs::path& run) {
+bool unfinished(const fs::path& run) try {
   const json summary = read_summary(run);
   return !checkpoint_steps(run).empty() &&
          (!summary.is_object() || summary["status"] != "finished");
+} catch (const std::invalid_argument&) {
+  return false;  // no run wrote that
 }
 
 ResumePoint open_last_trained(const fs::path& runs_dir, ResumePoint point) {

@@ -6,13 +6,13 @@
 #include <charconv>
 #include <cmath>
 #include <cstdint>
-#include <fstream>
 #include <set>
 #include <stdexcept>
 #include <string_view>
 #include <utility>
 
 #include "attention/nearest.h"
+#include "trainer/record_file.h"
 #include "trainer/resolve.h"
 
 namespace nanoflex {
@@ -21,9 +21,7 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::json;
 
-constexpr int kMaxDepth = 64;             // of nested JSON: printing and comparing it recurses
-constexpr uintmax_t kMaxBytes = 1 << 24;  // of a summary.json
-constexpr size_t kMaxShown = 80;          // bytes of one config value
+constexpr size_t kMaxShown = 80;  // bytes of one config value
 
 std::string shortened(std::string text) {
   if (text.size() <= kMaxShown) return text;
@@ -36,25 +34,13 @@ std::string shortened(std::string text) {
   throw std::invalid_argument("[compare] " + printable(message));
 }
 
-json parse_file(const fs::path& file) {
-  std::error_code error;
-  if (!fs::is_regular_file(file, error))
-    refuse_to_compare(file.string() + ": there is no such file");
-  if (fs::file_size(file, error) > kMaxBytes || error)
-    refuse_to_compare(file.string() + ": larger than any run record");
-  std::ifstream stream(file, std::ios::binary);
-  if (!stream) refuse_to_compare(file.string() + ": cannot be read");
-  const auto check_depth = [&](int depth, json::parse_event_t, json&) {
-    if (depth > kMaxDepth)
-      refuse_to_compare(file.string() + ": nested too deeply for a run record");
-    return true;
-  };
-  try {
-    return json::parse(stream, check_depth);
-  } catch (const json::exception& failure) {
-    const std::string reason = failure.what();  // behind the library's own "[json.exception...] "
-    refuse_to_compare(file.string() + ": not valid JSON: " + reason.substr(reason.find("] ") + 2));
-  }
+json parse_file(const fs::path& file) try {
+  return parse_record(file);
+} catch (const json::exception& failure) {
+  const std::string reason = failure.what();  // behind the library's own "[json.exception...] "
+  refuse_to_compare(file.string() + ": not valid JSON: " + reason.substr(reason.find("] ") + 2));
+} catch (const std::invalid_argument& problem) {
+  refuse_to_compare(file.string() + ": " + problem.what());
 }
 
 // One summary.json, its fields addressed by dotted names such as "results.final_loss".
@@ -92,6 +78,18 @@ class Record {
   }
 
   bool has(const std::string& name) const { return root_.is_object() && root_.contains(name); }
+
+  // What an object of the record says of some of its keys, for people; "" where it has none.
+  std::string words(const std::string& object, const std::vector<std::string>& keys) const {
+    std::string words;
+    const auto inner = root_.find(object);
+    if (inner == root_.end() || !inner->is_object()) return words;
+    for (const std::string& key : keys) {
+      if (!inner->contains(key)) continue;
+      words += (words.empty() ? "" : ", ") + key + " " + shown(inner->at(key));
+    }
+    return words;
+  }
 
   const json& object(const std::string& name) const {
     const json& value = field(name);
@@ -142,6 +140,12 @@ std::vector<fs::path> folders_matching(const std::string& pattern) {
   return folders;
 }
 
+// A glob names benches and certificates too, which are no runs.
+std::vector<fs::path> with_record(std::vector<fs::path> folders) {
+  std::erase_if(folders, [](const fs::path& folder) { return !holds_record(folder); });
+  return folders;
+}
+
 std::string without_wildcards(const std::string& path) {
   std::string pattern;
   for (const char letter : path) {
@@ -176,8 +180,10 @@ std::vector<fs::path> resolve(const std::string& argument, const fs::path& runs_
   if (is_folder(path)) return {path};
   if (argument.find_first_of("*?[") != std::string::npos) {
     const auto here = folders_matching(argument);
-    if (std::any_of(here.begin(), here.end(), holds_record)) return here;
     const auto below = folders_matching(without_wildcards(runs_dir.string()) + "/" + argument);
+    for (const auto& found : {here, below}) {
+      if (const auto runs = with_record(found); !runs.empty()) return runs;
+    }
     if (!below.empty()) return below;
     if (!here.empty()) return here;
     refuse_to_compare("no run matches '" + shortened(argument) + "', here or below " +
@@ -236,12 +242,14 @@ RunSummary read_run(const fs::path& folder) {
   run.backend = record.text("attention.backend");
   run.flops_per_step = record.number("budget.flops_per_step");
   const auto steps = record.number("budget.steps");
-  if (record.has("budget.flops")) {
+  if (record.object("budget").contains("flops")) {
     run.flops = record.number("budget.flops");
   } else if (steps && run.flops_per_step) {
     run.flops = *steps * *run.flops_per_step;
   }
   run.config = record.object("config");
+  run.code = record.words("git", {"commit", "dirty"});
+  run.machine = record.words("environment", {"cpu", "cores", "device", "torch", "compiler"});
   if (record.has("profile")) {
     record.object("profile.parts");
     run.profile = record.object("profile");

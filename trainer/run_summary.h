@@ -25,7 +25,8 @@ struct RunSummary {
   std::optional<double> final_loss, validation_loss;
   std::optional<double> flops_per_step, flops;  // flops: of all steps
   nlohmann::json config;                        // nested by section, as config.yaml
-  nlohmann::json profile;  // as trainer/profiled_steps.h gives it; null when there is none
+  std::string code, machine;  // the commit; the processor or GPU, LibTorch and compiler; or ""
+  nlohmann::json profile;     // as trainer/profiled_steps.h gives it; null when there is none
 };
 
 // One compared number: its name in summary.json's results, and how a table shows it.

@@ -42,7 +42,10 @@ double incomplete_beta(double a, double b, double x) {
 Sample summarize(const std::vector<double>& values) {
   Sample sample{.count = values.size()};
   if (values.empty()) return sample;
-  for (const double value : values) sample.mean += value / static_cast<double>(values.size());
+  // From the first, so that equal values have that very value as their mean and no deviation.
+  const double first = values.front();
+  for (const double value : values) sample.mean += value - first;
+  sample.mean = first + sample.mean / static_cast<double>(values.size());
   double squares = 0;
   for (const double value : values) squares += (value - sample.mean) * (value - sample.mean);
   if (values.size() > 1) {

@@ -93,6 +93,7 @@ void end_summary(ordered_json& summary, const std::string& status, const Measure
     summary["budget"]["tokens"] = measurement.tokens;
     summary["budget"]["flops"] = measurement.flops;
   }
+  summary["budget"]["unmeasured_steps"] = measurement.unmeasured_steps;
   summary["budget"]["measured_steps"] = measurement.measured_steps;
   summary["attention"] = {
       {"backend", attention.backend},

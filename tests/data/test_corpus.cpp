@@ -17,6 +17,21 @@ TEST(Corpus, AFolderIsItsFilesInOrderWithoutHiddenOnes) {
   EXPECT_EQ(read_documents(files[1]), std::vector<std::string>{"second"});
 }
 
+TEST(Corpus, LinksThatLeadInCirclesAreReadOnce) {
+  const Scratch scratch;
+  scratch.write("text/b/one.txt", "x");
+  scratch.write("elsewhere/two.txt", "x");
+  for (const char* link : {"text/up", "text/b/up", "text/b/again"}) {
+    std::filesystem::create_directory_symlink(scratch.path("text"), scratch.path(link));
+  }
+  std::filesystem::create_directory_symlink(scratch.path("text/b"), scratch.path("text/a"));
+  std::filesystem::create_directory_symlink(scratch.path("elsewhere"), scratch.path("text/c"));
+  // b by its first name, as on a file system that lists its folders in another order.
+  EXPECT_EQ(corpus_files(scratch.path("text")),
+            (std::vector<std::filesystem::path>{scratch.path("text/a/one.txt"),
+                                                scratch.path("text/c/two.txt")}));
+}
+
 TEST(Corpus, ByteOrderMarkAndCarriageReturnsAreDropped) {
   const Scratch scratch;
   EXPECT_EQ(read_text(scratch.write("a.txt", "\xEF\xBB\xBFone\r\ntwo\rthree\r\n")),
@@ -46,6 +61,7 @@ TEST(Corpus, MalformedInputIsRefusedByFileAndLine) {
   expect_refusal("f.txt:2: invalid UTF-8 at byte 5", documents("f.txt", "one\nt\xFFo\n"));
   expect_refusal("g.txt is empty", documents("g.txt", ""));
   expect_refusal("no such file or folder", [&] { corpus_files(scratch.path("none")); });
+  expect_refusal(": File name too long", [] { corpus_files(std::string(300, 'a')); });
   std::filesystem::create_directories(scratch.path("empty"));
   expect_refusal("holds no files", [&] { corpus_files(scratch.path("empty")); });
 }

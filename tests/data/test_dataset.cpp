@@ -1,4 +1,6 @@
+#include <fcntl.h>
 #include <sentencepiece_trainer.h>
+#include <sys/file.h>
 #include <sys/wait.h>
 
 #include <algorithm>
@@ -132,6 +134,28 @@ TEST(Dataset, AnInterruptedPreparationLeavesTheCacheUsable) {
   // What a broken disk leaves: a short file under the final name.
   fs::resize_file(folder / "train.bin", 1500);
   EXPECT_EQ(all_tokens(*open_dataset(options).train), expected);
+}
+
+// Its tokens would be found as those of the text before, by everyone who has that.
+TEST(Dataset, ATextThatChangesWhileItIsReadIsNotKept) {
+  const Scratch scratch;
+  auto options = options_for(scratch, scratch.write("a.jsonl", many_documents()));
+  open_dataset(options);
+  const fs::path folder = cached(scratch)[0];
+  fs::remove_all(folder);
+  // Held until the text has been looked at, and waits to be prepared.
+  const int lock = ::open((folder.string() + ".lock").c_str(), O_RDWR | O_CLOEXEC);
+  ASSERT_EQ(::flock(lock, LOCK_EX), 0);
+  options.log = [&](const std::string& line) {
+    if (line.find("waiting for another process") == std::string::npos) return;
+    scratch.write("a.jsonl", many_documents(61));
+    ::flock(lock, LOCK_UN);
+  };
+  expect_refusal("[data] the text changed while it was read: start again",
+                 [&] { open_dataset(options); });
+  ::close(lock);
+  EXPECT_FALSE(fs::exists(folder));
+  EXPECT_NO_THROW(open_dataset(options));
 }
 
 TEST(Cache, AFailureOrADeadProcessLeavesNothingBehind) {

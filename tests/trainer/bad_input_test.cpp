@@ -79,6 +79,22 @@ TEST(BadInput, SettingsThatContradictEachOtherAreRefused) {
   }
 }
 
+TEST(BadInput, APathThatCannotBeLookedAtIsNamedWithTheReason) {
+  const std::string name(300, 'a');
+  testing::internal::CaptureStderr();
+  EXPECT_EQ(run_program([&] { return parse_train_command({"--config", name}).print ? 1 : 0; }), 2);
+  EXPECT_EQ(testing::internal::GetCapturedStderr(),
+            "error: [files] " + name + ": File name too long\n");
+}
+
+TEST(BadInput, AnExpressionOfSeveralLinesIsOneSetting) {
+  const std::string mask = "causal &\n document";
+  const TrainCommand command =
+      parse_train_command({"--set", "attention.mask=" + mask, "--set", "model.n_layer=2"});
+  EXPECT_EQ(command.config.mask, mask);
+  EXPECT_EQ(command.config.n_layer, 2);
+}
+
 TEST(BadInput, AConfigIsOneDocument) {
   const fs::path folder = fresh_folder();
   fs::create_directories(folder);

@@ -54,6 +54,8 @@ TEST(Checkpoint, ADamagedCheckpointIsRefusedAndTheOneBeforeItOffered) {
   expect_refusal("state.json is not a checkpoint's");
   std::ofstream(newest / "state.json") << R"({"crc32c": 0})";
   expect_refusal("state.json has changed since it was saved");
+  std::ofstream(newest / "state.json") << std::string(200'000, '[') << std::string(200'000, ']');
+  expect_refusal("state.json is not a checkpoint's: nested too deeply");
   fs::remove(newest / "state.json");
   expect_refusal("state.json is missing");
   fs::remove_all(newest);

@@ -50,6 +50,16 @@ TEST_F(ComparisonTest, TheTextTableIsAligned) {
   for (const size_t width : widths) EXPECT_EQ(width, widths[0]);
 }
 
+// A run that was branched with another batch has paid two prices: what it spent is on record.
+TEST_F(ComparisonTest, BudgetsAreComparedByWhatWasSpent) {
+  for (const double spent : {22 * 92006252544.0, 11 * 92006252544.0}) {
+    const Comparison comparison = compare_with_changed([&](json& run) {
+      run["budget"] = {{"flops_per_step", 46003126272}, {"steps", 33}, {"flops", spent}};
+    });
+    EXPECT_EQ(comparison.warnings.empty(), spent > 1.5e12) << to_text(comparison);
+  }
+}
+
 TEST_F(ComparisonTest, NullIsADashAndHasNoRatio) {
   const auto comparison = compare_with_changed([](json& run) {
     run["results"]["validation_loss"] = nullptr;
@@ -244,6 +254,7 @@ TEST_F(ComparisonTest, RunsAreFoundByPathByIdAndByGlob) {
   using Paths = std::vector<fs::path>;
   EXPECT_EQ(resolve_runs({b.string(), "a1"}, runs_), (Paths{b, a}));
   EXPECT_EQ(resolve_runs({(a / "summary.json").string()}, runs_), Paths{a});
+  fs::create_directories(runs_ / "a_bench");  // which is no run
   EXPECT_EQ(resolve_runs({"a*"}, runs_), (Paths{a, b}));
   EXPECT_EQ(resolve_runs({"a[2-9]"}, runs_), Paths{b});
   EXPECT_EQ(resolve_runs({(runs_ / "a?").string()}, root_ / "elsewhere"), (Paths{a, b}));

@@ -2,6 +2,7 @@
 // screen.
 #include <gtest/gtest.h>
 
+#include "tests/required.h"
 #include "tests/trainer/browser.h"
 #include "tests/trainer/report_record.h"
 #include "trainer/comparison.h"
@@ -16,8 +17,10 @@ class ReportBrowserTest : public testing::Test {
  protected:
   void SetUp() override {
     browser_ = find_browser();
-    if (!browser_)
-      GTEST_SKIP() << "no Chromium or Chrome on PATH; scripts/setup browser installs one";
+    if (browser_) return;
+    constexpr char kReason[] = "no Chromium or Chrome on PATH; scripts/setup browser installs one";
+    if (is_required("browser")) FAIL() << kReason;
+    GTEST_SKIP() << kReason;
   }
   std::optional<std::string> browser_;
 };
@@ -36,10 +39,10 @@ std::string comparison_page() {
 
 std::string troubled_page() {
   FullRecord record = record_of(9);
-  record.metrics[3]["loss"] = nullptr;
-  record.metrics[5]["grad_norm"] = 0.0;
-  record.metrics[6].erase("tokens");
-  record.metrics[8]["step_seconds"] = "soon";
+  record.metrics[3].loss = NAN;
+  record.metrics[5].grad_norm = 0;
+  record.metrics[6].tokens = NAN;
+  record.metrics[8].step_seconds = NAN;
   record.summary["results"] = nullptr;
   return html_report(record);
 }

@@ -13,17 +13,16 @@ namespace nanoflex {
 inline const std::string kHostile =
     "</script><script>document.body.textContent='broken'</script><!-- \"'>\xE2\x80\xA8&amp;";
 
-inline nlohmann::json metrics_line(int64_t step) {
-  const auto x = static_cast<double>(step);
-  return {{"step", step},
-          {"loss", 10.8 / std::sqrt(x) + 0.1},
-          {"learning_rate", 6e-4},
-          {"grad_norm", 1.0 + 1.0 / x},
-          {"tokens", step * 2048},
-          {"step_seconds", 0.9},
-          {"tokens_per_second", 2174.3 + x},
-          {"tflops_per_second", 0.098},
-          {"memory_bytes", 312000000 + step}};
+inline MetricsLine metrics_line(double step) {
+  return {.step = step,
+          .tokens = step * 2048,
+          .step_seconds = 0.9,
+          .loss = 10.8 / std::sqrt(step) + 0.1,
+          .learning_rate = 6e-4,
+          .grad_norm = 1.0 + 1.0 / step,
+          .tokens_per_second = 2174.3 + step,
+          .tflops_per_second = 0.098,
+          .memory_bytes = 312000000 + step};
 }
 
 inline FullRecord record_of(int64_t steps, const std::string& text = "run") {
@@ -60,8 +59,9 @@ inline FullRecord record_of(int64_t steps, const std::string& text = "run") {
         {"top_k", 50},
         {"none_because", nullptr},
         {"texts", {{{"seed", 1}, {"text", text}}}}}}};
-  for (int64_t step = 1; step <= steps; ++step) record.metrics.push_back(metrics_line(step));
-  if (steps > 0) record.metrics.back()["validation_loss"] = 9.7328;
+  for (int64_t step = 1; step <= steps; ++step)
+    record.metrics.push_back(metrics_line(double(step)));
+  if (steps > 0) record.metrics.back().validation_loss = 9.7328;
   record.masks = {{text, png({.width = 1, .height = 1, .palette = {{0, 0, 0}}, .pixels = {0}})}};
   return record;
 }

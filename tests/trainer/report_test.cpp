@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
+#include <fstream>
 #include <limits>
 #include <sstream>
 #include <stdexcept>
@@ -62,11 +64,17 @@ TEST(Report, ItsCurvesAreTheMetrics) {
   EXPECT_EQ(curve.at("bucket"), 1);
   ASSERT_EQ(curve.at("step").size(), record.metrics.size());
   for (size_t i = 0; i < record.metrics.size(); ++i) {
-    EXPECT_EQ(curve.at("step")[i], record.metrics[i].at("step"));
-    EXPECT_EQ(curve.at("tokens")[i], record.metrics[i].at("tokens"));
-    for (const char* name :
-         {"loss", "learning_rate", "grad_norm", "tokens_per_second", "memory_bytes"}) {
-      EXPECT_EQ(curve.at("columns").at(name)[i], record.metrics[i].at(name)) << name;
+    const MetricsLine& line = record.metrics[i];
+    EXPECT_EQ(curve.at("step")[i], line.step);
+    EXPECT_EQ(curve.at("tokens")[i], line.tokens);
+    const std::pair<const char*, double> columns[] = {{"loss", line.loss},
+                                                      {"learning_rate", line.learning_rate},
+                                                      {"grad_norm", line.grad_norm},
+                                                      {"tokens_per_second", line.tokens_per_second},
+                                                      {"tflops_per_second", line.tflops_per_second},
+                                                      {"memory_bytes", line.memory_bytes}};
+    for (const auto& [name, value] : columns) {
+      EXPECT_EQ(curve.at("columns").at(name)[i], value) << name;
     }
   }
   const json& validation = runs[0].at("curves").at(1);
@@ -74,10 +82,39 @@ TEST(Report, ItsCurvesAreTheMetrics) {
   EXPECT_EQ(validation.at("columns").at("validation_loss"), json::array({9.7328}));
 }
 
+TEST(Report, WhatALineOfTheMetricsLacksIsNoNumber) {
+  const fs::path file = fresh_folder();
+  std::ofstream(file) << R"({"step": 7, "loss": 2.5, "tokens": 14, "memory_bytes": 3})"
+                      << "\n"
+                      << R"({"step": "soon", "loss": null, "deep": )" << std::string(200'000, '[')
+                      << std::string(200'000, ']') << "}\n[1]\n\n"
+                      << R"({"step": 9, "validation_loss": 3.5})"
+                      << "\n"
+                      << R"({"step": 10, "lo)";  // torn
+  const auto metrics = read_metrics(file);
+  ASSERT_EQ(metrics.size(), 3);
+  EXPECT_EQ(metrics[0].step, 7);
+  EXPECT_EQ(metrics[0].loss, 2.5);
+  EXPECT_EQ(metrics[0].tokens, 14);
+  EXPECT_EQ(metrics[0].memory_bytes, 3);
+  for (const double none : {metrics[0].validation_loss, metrics[1].step, metrics[1].loss})
+    EXPECT_TRUE(std::isnan(none));
+  EXPECT_EQ(metrics[2].validation_loss, 3.5);
+}
+
+// Also where a run's settings changed: what was timed before is not of them.
+TEST(Report, ShadesTheStepsThatTheTimingLeavesOut) {
+  FullRecord record = record_of(60);
+  EXPECT_EQ(embedded(html_report(record)).at(0).at("untimed_steps"), 5);
+  record.summary["budget"]["unmeasured_steps"] = 8;
+  record.summary["config"]["output"]["profile"] = 2;
+  EXPECT_EQ(embedded(html_report(record)).at(0).at("untimed_steps"), 15);
+}
+
 TEST(Report, ALongRunKeepsItsSpikesAndSaysWhatAPointIs) {
   FullRecord record = record_of(100'001);
-  record.metrics[70'001]["loss"] = 99.0;
-  record.metrics[80'000]["loss"] = nullptr;
+  record.metrics[70'001].loss = 99.0;
+  record.metrics[80'000].loss = NAN;
   const std::string page = html_report(record);
   EXPECT_TRUE(page.size() < 2'000'000) << page.size();
   EXPECT_TRUE(has(page, "100,001 steps, 51 a point"));
@@ -86,9 +123,9 @@ TEST(Report, ALongRunKeepsItsSpikesAndSaysWhatAPointIs) {
   EXPECT_EQ(curve.at("step")[1], 102);
   EXPECT_EQ(curve.at("step").back(), 100'001);
   EXPECT_EQ(curve.at("high").at("loss")[70'001 / 51], 99.0);
-  EXPECT_EQ(curve.at("low").at("loss")[0], record.metrics[50].at("loss"));
+  EXPECT_EQ(curve.at("low").at("loss")[0], record.metrics[50].loss);
   double sum = 0;
-  for (int step = 0; step < 51; ++step) sum += record.metrics[step].at("loss").get<double>();
+  for (int step = 0; step < 51; ++step) sum += record.metrics[step].loss;
   EXPECT_TRUE(std::abs(curve.at("columns").at("loss")[0].get<double>() - sum / 51) < 1e-12);
 }
 
@@ -120,7 +157,7 @@ TEST(Report, WhatTheRecordLacksIsADashAndNoError) {
   FullRecord record = record_of(1);
   for (auto& [name, value] : record.summary["results"].items()) value = nullptr;
   record.summary["budget"]["measured_steps"] = 0;
-  record.metrics = {{{"step", 1}, {"loss", nullptr}, {"tokens_per_second", 5.0}}, {{"loss", "x"}}};
+  record.metrics = {{.step = 1, .tokens_per_second = 5}, {}};
   const std::string page = html_report(record);
   EXPECT_TRUE(has(page, "<b>\xE2\x80\x93</b>"));
   EXPECT_TRUE(has(page, "no step was timed"));
@@ -155,7 +192,7 @@ TEST(ComparisonPage, HoldsBothRunsAndTheirDifferences) {
   second.config["model"]["n_layer"] = 6;
   second.tokens_per_second = 1500;
   const Comparison comparison = compare({first, second});
-  const std::string page = to_html(comparison, {record_of(5).metrics, std::vector<json>{}});
+  const std::string page = to_html(comparison, {record_of(5).metrics, {}});
   EXPECT_TRUE(has(page, "1,500 (1.50x)"));
   EXPECT_TRUE(has(page, "model.n_layer"));
   EXPECT_TRUE(has(page, "different models: b against"));
@@ -178,7 +215,7 @@ TEST(ComparisonPage, ShowsMeansOverSeedsWithTheirTest) {
     run.tokens_per_second = speed;
     runs.push_back(run);
   }
-  const std::string page = to_html(compare(runs), std::vector<std::vector<json>>(4));
+  const std::string page = to_html(compare(runs), std::vector<std::vector<MetricsLine>>(4));
   EXPECT_TRUE(has(page, "Welch"));
   EXPECT_TRUE(has(page, "1,000 +- 1"));
   EXPECT_TRUE(has(page, "(1.50x, p "));

@@ -13,7 +13,6 @@
 #include "model/safetensors.h"
 #include "tests/trainer/small_run.h"
 #include "trainer/command_line.h"
-#include "trainer/report.h"
 
 namespace nanoflex {
 namespace {
@@ -99,7 +98,7 @@ TEST(Resume, TheRecordIsThatOfTheWholeRun) {
   EXPECT_GE(again.at("results").at("peak_memory_bytes").get<int64_t>(),
             saved.at("peak_tensor_bytes").get<int64_t>());
   double seconds = 0;  // of the steps after warm-up, as the metrics of both parts have them
-  for (const json& line : read_metrics(run / "metrics.jsonl")) {
+  for (const json& line : metrics_of(run)) {
     if (line.at("step") > config.warmup_steps) seconds += line.at("step_seconds").get<double>();
   }
   EXPECT_NEAR(again.at("results").at("tokens_per_second").get<double>(), 3 * 8 * 32 / seconds,
@@ -160,7 +159,7 @@ TEST(Resume, AChangedConfigIsRefusedByItsKeysUnlessAllowed) {
   EXPECT_TRUE(has(refusal(run, allowed), "'zloss'; did you mean 'z_loss'?"));
   allowed.back() = "learning_rate,z_loss";
   resume(run, allowed);
-  const json last = read_metrics(run / "metrics.jsonl").back();
+  const json last = metrics_of(run).back();
   EXPECT_EQ(last.at("step"), 9);
   EXPECT_EQ(last.at("learning_rate"), 0.01);
   Config recorded;
@@ -178,9 +177,10 @@ TEST(Resume, WhatIsMeasuredIsOfTheSettingsThatHold) {
       "--device-batch-size", "4", "--max-steps",     "16"};
   resume(run, half);
   const json record = read_json(run / "summary.json");
-  const auto lines = read_metrics(run / "metrics.jsonl");
+  const auto lines = metrics_of(run);
   EXPECT_EQ(lines[7].at("tokens"), 8 * 8 * 32);
   EXPECT_EQ(lines[8].at("tokens"), 8 * 8 * 32 + 4 * 32);
+  EXPECT_EQ(record.at("budget").at("unmeasured_steps"), 8);
   EXPECT_EQ(record.at("budget").at("measured_steps"), 8 - config.warmup_steps);
   double seconds = 0;
   for (size_t i = 8 + config.warmup_steps; i < lines.size(); ++i) {
@@ -246,6 +246,20 @@ TEST(Resume, WhatDoesNotGoTogetherIsRefused) {
   }
   EXPECT_EQ(bytes(run / "summary.json"), before);
   EXPECT_EQ(checkpoint_steps(run), (std::vector<int64_t>{6, 8}));
+}
+
+TEST(Resume, ARecordThatNoRunWroteIsRefusedByNameAndPassedOver) {
+  Config config = eight_steps();
+  const fs::path good = train(config, {"train"}).folder;
+  std::ofstream(good / "summary.json") << "{\"run_id\": \"ru";  // torn, as by a power cut
+  const fs::path strange = fs::path(config.runs_dir) / "strange";
+  fs::copy(good, strange, fs::copy_options::recursive);
+  std::ofstream(strange / "metrics.jsonl", std::ios::app) << "\n";  // trained last
+  const std::string deep(200'000, '['), end(200'000, ']');
+  std::ofstream(strange / "summary.json") << "{\"status\": " << deep << end << "}";
+  EXPECT_EQ(refusal(strange), "[resume] " + (strange / "summary.json").string() +
+                                  ": nested too deeply for a run record");
+  EXPECT_EQ(resume("auto", {"--runs-dir", config.runs_dir, "--max-steps", "9"}).folder, good);
 }
 
 TEST(Resume, ABranchIsANewRunThatLeavesItsParentAlone) {

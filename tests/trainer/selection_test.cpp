@@ -73,6 +73,23 @@ TEST_F(SelectionTest, OnlyFinishedRunsAndDifferentSeedsCount) {
   EXPECT_TRUE(has(to_text(comparison), "(1.00x, the same for all seeds)")) << to_text(comparison);
 }
 
+// What was measured with another build or elsewhere is another variant, whatever its config.
+TEST_F(SelectionTest, RunsOfOtherCodeOrMachinesAreGroupsOfTheirOwn) {
+  for (const bool code : {true, false}) {
+    auto runs = seeds([&](const std::string& id, const json& one) { return write(id, one); });
+    for (size_t i = 0; i < runs.size(); ++i) {
+      runs[i].config = runs[0].config;
+      runs[i].config["machine"]["seed"] = i % 3;
+      if (i >= 3) (code ? runs[i].code : runs[i].machine) = "another";
+    }
+    const Comparison comparison = compare(runs);
+    ASSERT_EQ(comparison.groups.size(), 2);
+    EXPECT_LT(comparison.groups[1].numbers[0].test->p, kSignificant);
+    EXPECT_EQ(comparison.groups[1].numbers[3].sample.count, 2);
+    EXPECT_EQ(has(to_text(comparison), "different machines: run3 ran with another"), !code);
+  }
+}
+
 template <class Function>
 std::string refusal_of(const Function& function) {
   try {

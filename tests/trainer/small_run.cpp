@@ -8,7 +8,6 @@
 #include <fstream>
 
 #include "trainer/command_line.h"
-#include "trainer/report.h"
 
 namespace nanoflex {
 
@@ -64,9 +63,19 @@ Config reference_config() {
   return config;
 }
 
+std::vector<json> metrics_of(const fs::path& run) {
+  std::ifstream in(run / "metrics.jsonl");
+  std::vector<json> metrics;
+  for (std::string line; std::getline(in, line);) {
+    json parsed = json::parse(line, nullptr, /*allow_exceptions=*/false);
+    if (parsed.is_object()) metrics.push_back(std::move(parsed));
+  }
+  return metrics;
+}
+
 std::vector<double> losses(const fs::path& run) {
   std::vector<double> result;
-  for (const json& line : read_metrics(run / "metrics.jsonl")) result.push_back(line.at("loss"));
+  for (const json& line : metrics_of(run)) result.push_back(line.at("loss"));
   return result;
 }
 
@@ -81,9 +90,9 @@ std::string rejection(const Config& config) {
 
 // 8 steps with a checkpoint at 6, and one at the end.
 std::jthread interrupt_after_three_steps(const Config& config, int signal) {
-  const fs::path metrics = fs::path(config.runs_dir) / config.run_id / "metrics.jsonl";
+  const fs::path run = fs::path(config.runs_dir) / config.run_id;
   return std::jthread([=](const std::stop_token& stop) {
-    while (!stop.stop_requested() && read_metrics(metrics).size() < 3)
+    while (!stop.stop_requested() && metrics_of(run).size() < 3)
       std::this_thread::sleep_for(std::chrono::milliseconds(5));
     if (!stop.stop_requested()) kill(getpid(), signal);
   });
@@ -124,7 +133,7 @@ std::string bytes(const fs::path& file) {
 
 // Everything of a step but how long it took.
 std::vector<json> steps(const fs::path& run) {
-  std::vector<json> result = read_metrics(run / "metrics.jsonl");
+  std::vector<json> result = metrics_of(run);
   for (json& line : result) {
     for (const char* name :
          {"step_seconds", "tokens_per_second", "tflops_per_second", "memory_bytes"}) {

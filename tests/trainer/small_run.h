@@ -20,6 +20,9 @@ std::filesystem::path fresh_folder();
 /// The model, data and rates of the Python reference's fixture, in a fresh runs_dir.
 Config reference_config();
 
+/// The lines of a run's metrics.jsonl that are whole; none when there is no such file.
+std::vector<nlohmann::json> metrics_of(const std::filesystem::path& run);
+
 /// The losses that a run's metrics hold.
 std::vector<double> losses(const std::filesystem::path& run);
 

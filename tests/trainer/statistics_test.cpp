@@ -33,6 +33,13 @@ TEST(Statistics, EqualMeansAreNoDifference) {
   EXPECT_TRUE(std::abs(test->p - 1) <= 1e-12);
 }
 
+// Divided first, ten times this number is not ten times its tenth.
+TEST(Statistics, EqualValuesHaveNoDeviation) {
+  const Sample sample = summarize(std::vector<double>(10, 705892621.0));
+  EXPECT_EQ(sample.mean, 705892621);
+  EXPECT_EQ(sample.deviation, 0);
+}
+
 TEST(Statistics, SaysNothingWhereNothingCanBeSaid) {
   EXPECT_FALSE(welch_test(summarize({1}), summarize({2, 3})));
   EXPECT_FALSE(welch_test(summarize({2, 2}), summarize({3, 3})));

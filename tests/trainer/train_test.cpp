@@ -201,7 +201,7 @@ TEST(Train, TheRecordTellsTheRunAndItsConfigRepeatsIt) {
   EXPECT_EQ(summary.at("budget").at("measured_steps"), 2);
   EXPECT_TRUE(summary.at("results").at("peak_memory_bytes") > 100'000);
   EXPECT_TRUE(summary.at("results").at("peak_rss_bytes") > 1'000'000);
-  const std::vector<json> metrics = read_metrics(result.folder / "metrics.jsonl");
+  const std::vector<json> metrics = metrics_of(result.folder);
   ASSERT_EQ(metrics.size(), 7);
   for (size_t i = 0; i < metrics.size(); ++i) {
     EXPECT_EQ(metrics[i].at("step"), i + 1);

@@ -5,6 +5,8 @@
 #include <string>
 #include <vector>
 
+#include "trainer/report/record.h"
+
 namespace nanoflex {
 
 /// Up to this many steps every one is drawn.
@@ -15,6 +17,6 @@ constexpr size_t kMostPoints = 2000;
 /// kMostPoints steps, a point stands for `bucket` steps, `from` .. `step`: their mean, and in `low`
 /// and `high` their extremes, so that no spike is lost. Validations, which are few, are a curve of
 /// their own. What a line lacks, or has as null, is null.
-nlohmann::json curves_of(const std::string& label, const std::vector<nlohmann::json>& metrics);
+nlohmann::json curves_of(const std::string& label, const std::vector<MetricsLine>& metrics);
 
 }  // namespace nanoflex

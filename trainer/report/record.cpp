@@ -2,10 +2,13 @@
 
 #include <algorithm>
 #include <cctype>
+#include <cmath>
 #include <cstring>
+#include <exception>
 #include <fstream>
 
 #include "trainer/numbers.h"
+#include "trainer/record_file.h"
 #include "trainer/run_pictures.h"
 
 namespace nanoflex {
@@ -22,9 +25,28 @@ std::string read_bytes(const fs::path& file) {
   return {std::istreambuf_iterator<char>(in), {}};
 }
 
-json read_json(const fs::path& file) {
-  json value = json::parse(read_bytes(file), nullptr, /*allow_exceptions=*/false);
+json read_json(const fs::path& file) try {
+  json value = parse_record(file);
   return value.is_object() ? value : json();
+} catch (const std::exception&) {  // there is none, or it is no record
+  return {};
+}
+
+MetricsLine numbers_of(const json& line) {
+  const auto number = [&](const char* name) {
+    const auto found = line.find(name);
+    return found != line.end() && found->is_number() ? found->get<double>() : NAN;
+  };
+  return {.step = number("step"),
+          .tokens = number("tokens"),
+          .step_seconds = number("step_seconds"),
+          .loss = number("loss"),
+          .validation_loss = number("validation_loss"),
+          .learning_rate = number("learning_rate"),
+          .grad_norm = number("grad_norm"),
+          .tokens_per_second = number("tokens_per_second"),
+          .tflops_per_second = number("tflops_per_second"),
+          .memory_bytes = number("memory_bytes")};
 }
 
 }  // namespace
@@ -41,12 +63,12 @@ FullRecord read_full_record(const fs::path& run) {
   return record;
 }
 
-std::vector<json> read_metrics(const fs::path& file) {
+std::vector<MetricsLine> read_metrics(const fs::path& file) {
   std::ifstream in(file);
-  std::vector<json> metrics;
+  std::vector<MetricsLine> metrics;
   for (std::string line; std::getline(in, line);) {
-    json parsed = json::parse(line, nullptr, /*allow_exceptions=*/false);
-    if (parsed.is_object()) metrics.push_back(std::move(parsed));
+    const json parsed = json::parse(line, nullptr, /*allow_exceptions=*/false);
+    if (parsed.is_object()) metrics.push_back(numbers_of(parsed));
   }
   return metrics;
 }

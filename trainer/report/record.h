@@ -1,6 +1,7 @@
 // All that a run's folder says of the run, for the pages made from it.
 #pragma once
 
+#include <cmath>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -8,10 +9,18 @@
 
 namespace nanoflex {
 
+/// What a page shows of a line of metrics.jsonl; NaN where the line has no number. A run may have
+/// millions of them.
+struct MetricsLine {
+  double step = NAN, tokens = NAN, step_seconds = NAN;
+  double loss = NAN, validation_loss = NAN, learning_rate = NAN, grad_norm = NAN;
+  double tokens_per_second = NAN, tflops_per_second = NAN, memory_bytes = NAN;
+};
+
 struct FullRecord {
-  nlohmann::json summary = {};               ///< summary.json
-  std::vector<nlohmann::json> metrics = {};  ///< the lines of metrics.jsonl
-  nlohmann::json profile = {};               ///< profile.json; null: the run was not profiled
+  nlohmann::json summary = {};            ///< summary.json
+  std::vector<MetricsLine> metrics = {};  ///< metrics.jsonl
+  nlohmann::json profile = {};            ///< profile.json; null: the run was not profiled
   struct Picture {
     std::string title, png;
   };
@@ -22,7 +31,7 @@ struct FullRecord {
 FullRecord read_full_record(const std::filesystem::path& run);
 
 /// The lines of a metrics.jsonl that are whole; none when there is no such file.
-std::vector<nlohmann::json> read_metrics(const std::filesystem::path& file);
+std::vector<MetricsLine> read_metrics(const std::filesystem::path& file);
 
 /// What stands at "section.name"; null where there is nothing.
 nlohmann::json field(const nlohmann::json& root, const std::string& path);

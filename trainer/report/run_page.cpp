@@ -10,10 +10,11 @@ namespace {
 
 using nlohmann::json;
 
-// The steps at the run's beginning that the throughput leaves out.
+// The steps that the throughput leaves out: of other settings, of warm-up, profiled.
 int64_t untimed_steps(const json& summary) {
   int64_t steps = 0;
-  for (const char* path : {"budget.warmup_steps", "config.output.profile"}) {
+  for (const char* path :
+       {"budget.unmeasured_steps", "budget.warmup_steps", "config.output.profile"}) {
     if (const json value = field(summary, path); value.is_number_integer())
       steps += value.get<int64_t>();
   }
