@@ -47,7 +47,11 @@ class Flags {
     throw std::invalid_argument("[bench] --dtype must be all, float32 or bfloat16, is '" + dtype +
                                 "'");
   }
-  std::string one_dtype_name() const { return dtype_name() == "all" ? "auto" : dtype_name(); }
+  std::string one_dtype_name() const {
+    if (dtype_name() != "all") return dtype_name();
+    if (all()) return "auto";
+    throw std::invalid_argument("[bench] --dtype all is for ./bench attention and ./bench all");
+  }
   at::ScalarType dtype() const { return choose_dtype(one_dtype_name(), device()); }
   /// Whether all benches run, one after another.
   bool all() const { return text("what") == "all"; }

@@ -80,8 +80,7 @@ class Sweep {
     size_t done = 0;
     for (const at::ScalarType dtype : options_.dtypes) {
       ms_per_flop_.clear();
-      gemm_ms_ = measure({gemm(dtype, options_.device)}, measure_options())[0].median_ms;
-      rates_[dtype_name(dtype)] = kGemmFlops / gemm_ms_ / 1e9;
+      rates_[dtype_name(dtype)] = gemm_tflops(dtype, measure_options());
       for (const SweepShape& shape : shapes) {
         show_progress(++done, count, dtype_name(dtype) + " " + name_of(shape));
         run_case(shape, dtype);
@@ -113,11 +112,12 @@ class Sweep {
       reason.empty() ? able.push_back(variant) : skip(variant, reason);
     }
     for (const char* pass : {"forward", "backward", "step"}) {
-      const auto measured = measure_pass(pass, x, able, measure_options(), skip);
+      const auto [measured, yardstick] = measure_pass(pass, x, able, measure_options(), skip);
       for (size_t i = 0; i < able.size(); ++i) {
         ordered_json row = measured_row(row_name(shape, dtype, able[i].backend, pass), measured[i]);
         add_sizes(row, shape);
-        row["share_of_gemm"] = flops(shape, pass) / measured[i].median_ms / (kGemmFlops / gemm_ms_);
+        row["share_of_gemm"] =
+            flops(shape, pass) / measured[i].median_ms / (kGemmFlops / yardstick.median_ms);
         for (size_t peer = 0; peer < able.size(); ++peer) {
           if (peer != i) add_ratio(row, able[peer].backend, measured[i], measured[peer]);
         }
@@ -146,7 +146,6 @@ class Sweep {
   }
 
   SweepOptions options_;
-  double gemm_ms_ = 0;
   std::map<std::string, double> ms_per_flop_;  // of each backend's last case
   ordered_json rates_ = ordered_json::object();
   ordered_json rows_ = ordered_json::array();

@@ -79,12 +79,13 @@ class Guide {
       const std::string reason = why_skipped(variant, x_);
       reason.empty() ? able.push_back(variant) : skip(variant, reason);
     }
-    const auto measured = measure_pass("step", x_, able, measure_options(), skip);
+    const auto [measured, yardstick] = measure_pass("step", x_, able, measure_options(), skip);
     const double share =
         flex::visible_share(mask.mask, {.T = options_.length, .S = options_.length});
     for (size_t i = 0; i < able.size(); ++i) {
       ordered_json row = measured_row(name(mask, able[i].name), measured[i]);
-      row["share_of_gemm"] = flops(share) / measured[i].median_ms / 1e9 / gemm_;
+      row["share_of_gemm"] =
+          flops(share) / measured[i].median_ms / (kGemmFlops / yardstick.median_ms);
       for (size_t peer = 0; peer < able.size(); ++peer) {
         if (peer != i) add_ratio(row, able[peer].name, measured[i], measured[peer]);
       }

@@ -109,8 +109,9 @@ std::string mask_report(const MaskBenchOptions& options, const ordered_json& rec
                 100 * row.at("visible_share").get<double>(), row.at("median_ms").get<double>(),
                 static_cast<long long>(options.repeat), 100 * row.at("spread").get<double>(),
                 row.at("boxes_judged").get<long long>());
-  return row.at("mask").get<std::string>() + "\n" +
-         flex::describe(flex::make_block_mask(mask_of(options), block_options(options))) + line;
+  return "```text\n" + row.at("mask").get<std::string>() + "\n" +
+         flex::describe(flex::make_block_mask(mask_of(options), block_options(options))) + line +
+         "```\n";
 }
 
 std::string mask_png(const MaskBenchOptions& options) {

@@ -11,9 +11,6 @@
 namespace nanoflex {
 namespace {
 
-// A CPU's first run takes at most so many times as long as the second.
-constexpr double kColdFor = 10;
-
 double run_ms(const Contender& contender, int64_t times, at::Device device) {
   synchronize(device);
   const auto begin = std::chrono::steady_clock::now();
@@ -56,12 +53,10 @@ std::vector<Measured> measure(const std::vector<Contender>& contenders,
   for (const Contender& contender : contenders) {
     const int64_t before = live_tensor_bytes(options.device);
     reset_peak_memory(options.device);
-    double once = run_ms(contender, 1, options.device);
+    // The first run compiles a GPU's kernels, and takes memory that is new.
+    run_ms(contender, 1, options.device);
     peaks.push_back(peak_tensor_bytes(options.device) - before);
-    // The first run compiles a GPU's kernels, and finds caches cold.
-    if (!options.device.is_cpu() || once < kColdFor * options.shortest_ms) {
-      once = run_ms(contender, 1, options.device);
-    }
+    const double once = run_ms(contender, 1, options.device);
     times_each.push_back(
         once > options.patience_ms
             ? 0

@@ -36,11 +36,11 @@ struct MeasureOptions {
   int64_t repeat = 5;
   at::Device device = at::kCPU;
   double shortest_ms = 5;     ///< a repeat runs as often as it takes to last this long
-  double patience_ms = 2000;  ///< what takes longer is timed once
+  double patience_ms = 2000;  ///< what takes longer has its second run timed, and no other
 };
 
 /// Times each contender `repeat` times, taking turns, so that a noisy neighbour hits all alike.
-/// One or two untimed runs come first. REQUIRES: track_cpu_memory() was called.
+/// One or two untimed runs of each come first. REQUIRES: track_cpu_memory() was called.
 std::vector<Measured> measure(const std::vector<Contender>& contenders,
                               const MeasureOptions& options);
 

@@ -35,9 +35,15 @@ std::vector<Contender> contenders_of(const std::string& pass, const PassTensors&
 /// that forward and backward would not fit in the memory that is free now.
 std::string why_skipped(const Variant& variant, const PassTensors& tensors);
 
+/// Times of the variants, and of gemm() in turn with them.
+struct PassTimes {
+  std::vector<Measured> variants;
+  Measured gemm;
+};
+
 /// Times the variants in one pass. While the machine's memory does not hold them after all, the
 /// first leaves `variants`, and dropped() is told why: put what holds most first.
-std::vector<Measured> measure_pass(
+PassTimes measure_pass(
     const std::string& pass, const PassTensors& tensors, std::vector<Variant>& variants,
     const MeasureOptions& options,
     const std::function<void(const Variant&, const std::string& reason)>& dropped);

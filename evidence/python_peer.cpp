@@ -75,6 +75,7 @@ std::string python_markdown(const ordered_json& python, const std::string& backe
       page << fixed(ms, ms < 100 ? 1 : 0) << " | " << fixed(ms / row.our_ms, 2) << "x |\n";
     }
   }
+  page << "\nPyTorch ran after what stands above, not in turn with it.\n";
   return page.str();
 }
 

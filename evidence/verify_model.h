@@ -27,9 +27,11 @@ struct ModelCheck {
   std::string check;      ///< what of it
   double difference = 0;  ///< largest, absolute
   double bound = 0;
-  std::string bound_from;
+  std::string bound_from;  ///< of what is left out, why
+  bool left_out = false;   ///< the backend cannot run here
+  bool needed = false;     ///< then all is not well without it
 
-  bool passed() const { return difference <= bound; }  ///< not for NaN
+  bool passed() const { return left_out ? !needed : difference <= bound; }  ///< not for NaN
 };
 
 /// Logits of a full forward pass, of the last token and of a chunk decoded with a cache, prefill
@@ -40,7 +42,8 @@ std::vector<ModelCheck> verify_pair(const VerifyModelOptions& options, int64_t n
                                     const AttentionSetup& reference);
 
 /// verify_pair() for every backend that can decode under a causal mask against "vanilla", with
-/// every kind of heads. Progress goes to stderr.
+/// every kind of heads, and a line for each that cannot, which fails where it is a fused one.
+/// Progress goes to stderr.
 std::vector<ModelCheck> verify_suite(const VerifyModelOptions& options);
 
 /// {machine, model, device, dtype, passed, checks}, and lines of PASS or FAIL as a table.

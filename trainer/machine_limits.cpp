@@ -4,6 +4,7 @@
 #include <chrono>
 #include <functional>
 
+#include "trainer/machine.h"
 #include "trainer/memory.h"
 
 namespace nanoflex {
@@ -30,7 +31,9 @@ double shortest_seconds(at::Device device, const std::function<void()>& work) {
 
 MachineLimits measure_limits(at::Device device, at::ScalarType dtype) {
   const auto options = at::TensorOptions().device(device);
-  const at::Tensor a = at::ones({kSize, kSize}, options.dtype(dtype));
+  // Where LibTorch computes products of bf16 one number at a time they are no limit.
+  const bool emulated = dtype == at::kBFloat16 && !multiplies_bfloat16_fast(device);
+  const at::Tensor a = at::ones({kSize, kSize}, options.dtype(emulated ? at::kFloat : dtype));
   at::Tensor product = at::empty_like(a);
   const at::Tensor from = at::zeros({kBytes}, options.dtype(at::kByte));
   const at::Tensor to = at::empty_like(from);

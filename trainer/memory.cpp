@@ -17,6 +17,8 @@
 #include <optional>
 #include <string>
 
+#include "trainer/control_groups.h"
+
 namespace nanoflex {
 namespace {
 
@@ -29,13 +31,19 @@ int64_t proc_bytes(const char* file, const std::string& name, int64_t otherwise)
   return otherwise;
 }
 
+// Of the machine, and of the container that this runs in.
+int64_t available_bytes(int64_t otherwise) {
+  const int64_t machine = proc_bytes("/proc/meminfo", "MemAvailable:", otherwise);
+  return std::min(machine, control_group_free_bytes().value_or(machine));
+}
+
 std::optional<int64_t> limit_of_heap;
 
 // What the heap may hold: what the machine has free and what this process holds already, less a
 // twentieth. Linux grants more, and then stands still, or kills the process, when it is used.
 int64_t heap_bytes_that_fit() {
   if (limit_of_heap) return *limit_of_heap;
-  const int64_t available = proc_bytes("/proc/meminfo", "MemAvailable:", 0);
+  const int64_t available = available_bytes(0);
   const int64_t held = proc_bytes("/proc/self/status", "RssAnon:", 0);
   constexpr int64_t kUnknown = std::numeric_limits<int64_t>::max();
   return available > 0 ? (available + held) / 20 * 19 : kUnknown;
@@ -186,7 +194,7 @@ int64_t free_memory_bytes(at::Device device) {
   }
   malloc_trim(0);  // what the process keeps of freed tensors is there for new ones
   constexpr int64_t kUnknown = std::numeric_limits<int64_t>::max();
-  int64_t free = proc_bytes("/proc/meminfo", "MemAvailable:", kUnknown);
+  int64_t free = available_bytes(kUnknown);
   rlimit process{};  // `ulimit -v`
   if (getrlimit(RLIMIT_AS, &process) == 0 && process.rlim_cur != RLIM_INFINITY) {
     const int64_t used = proc_bytes("/proc/self/status", "VmSize:", 0);

@@ -52,6 +52,18 @@ TEST(VerifyModel, FailsGradientsThatAreNotNumbers) {
   }
 }
 
+TEST(VerifyModel, ACertificateWithoutAFusedBackendFails) {
+  const ModelCheck right = {"MHA", "tiled", "gradients", 1, 2, "a rule"};
+  ModelCheck missing = {"-", "flash", "left out", 0, 0, "no compiler", true, true};
+  EXPECT_TRUE(to_json({right}, {}).at("passed").get<bool>());
+  EXPECT_FALSE(to_json({right, missing}, {}).at("passed").get<bool>());
+  EXPECT_FALSE(to_json({}, {}).at("passed").get<bool>());
+  EXPECT_NE(to_markdown({missing}).find("| FAIL | flash | "), std::string::npos);
+  missing.needed = false;
+  EXPECT_TRUE(to_json({right, missing}, {}).at("passed").get<bool>());
+  EXPECT_NE(to_markdown({missing}).find("| SKIPPED | flash | "), std::string::npos);
+}
+
 TEST(VerifyModel, RefusesAnUnknownModelByName) {
   try {
     verify_suite({.model = "huge"});

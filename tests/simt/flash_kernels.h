@@ -57,9 +57,11 @@ struct Bound {
   /// of the largest number that comes out or, in a gradient, is summed on the way.
   std::string why_not(Numbers Results::*member, const Numbers& result) const {
     const double error = largest_error(result, truth.*member);
-    const bool gradient = member != &Results::o && member != &Results::lse;
-    const double unit =
-        std::max(ulp(truth.*member, epsilon), gradient ? ulp({truth.largest_term}, epsilon) : 0);
+    const double term = member == &Results::dq   ? truth.dq_term
+                        : member == &Results::dk ? truth.dk_term
+                        : member == &Results::dv ? truth.dv_term
+                                                 : 0;
+    const double unit = std::max(ulp(truth.*member, epsilon), ulp({term}, epsilon));
     const double allowed = 2 * largest_error(plain.*member, truth.*member) + unit;
     if (error <= allowed) return "";
     std::ostringstream text;

@@ -118,10 +118,13 @@ Results plain_attention(const Problem& p, const Inputs& x, const Rounding& round
           const double slope = p.derivative ? p.derivative(scaled[j], i + p.S - p.T, j) : 1;
           const double d_s =
               round(round(weight[j] * (d_weight[j] - correction)) * slope * p.scale());
+          double size = 0;  // of the sums that d_s is a difference of
+          for (int d = 0; d < p.D; ++d) size += std::abs(d_o[d] * x.v[key + d]) * p.scale();
+          size = std::max(size, std::abs(correction) * p.scale());
           for (int d = 0; d < p.D; ++d) {
-            const double size = std::max(std::abs(x.k[key + d]), std::abs(q[d]));
-            y.largest_term = std::max(
-                {y.largest_term, std::abs(d_o[d]), std::abs(d_weight[j]) * p.scale() * size});
+            y.dq_term = std::max(y.dq_term, size * std::abs(x.k[key + d]));
+            y.dk_term = std::max(y.dk_term, size * std::abs(q[d]));
+            y.dv_term = std::max(y.dv_term, std::abs(d_o[d]));
             add(y.dq[row * p.D + d], d_s * x.k[key + d]);
             add(y.dk[key + d], d_s * q[d]);
             add(y.dv[key + d], dropped[j] * d_o[d]);

@@ -52,7 +52,7 @@ struct Results {
   Numbers denominator = {};  ///< of fp32 kernels: see cuda::ForwardParams
   /// Of a truth: the largest number that a gradient is a sum of, an element of dO or, since dO v^T
   /// cancels against its mean, that times scale times an element of k or q.
-  double largest_term = 0;
+  double dq_term = 0, dk_term = 0, dv_term = 0;  // the largest that each gradient sums
 };
 
 /// Rounds a number as the dtype of a plain computation would.

@@ -96,8 +96,9 @@ Results by_vanilla(const Problem& p, const Inputs& x, const FlexCase& one, at::S
   const auto largest = [](const at::Tensor& y) { return y.abs().max().item<double>(); };
   const at::Tensor d_weight = at::matmul(
       d_o, v.detach().to(at::kDouble).repeat_interleave(p.H / p.H_kv, 1).transpose(2, 3));
-  results.largest_term =
-      std::max(largest(d_o), largest(d_weight) * p.scale() * std::max(largest(q), largest(k)));
+  results.dq_term = largest(d_weight) * p.scale() * largest(k);
+  results.dk_term = largest(d_weight) * p.scale() * largest(q);
+  results.dv_term = largest(d_o);
   return results;
 }
 
