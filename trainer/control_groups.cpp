@@ -8,12 +8,13 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// The file names of a version of control groups.
+// The file names of a version of control groups, and lines of memory.stat that tell of files.
 struct Names {
-  const char *limit, *used, *files;  // files: a line of memory.stat
+  const char *limit, *used, *files[2];
 };
-constexpr Names kFirst = {"memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"};
-constexpr Names kSecond = {"memory.max", "memory.current", "inactive_file"};
+constexpr Names kFirst = {
+    "memory.limit_in_bytes", "memory.usage_in_bytes", {"total_active_file", "total_inactive_file"}};
+constexpr Names kSecond = {"memory.max", "memory.current", {"active_file", "inactive_file"}};
 
 std::optional<int64_t> number_in(const fs::path& file) {
   int64_t number = 0;
@@ -21,19 +22,20 @@ std::optional<int64_t> number_in(const fs::path& file) {
   return std::nullopt;  // none, or "max"
 }
 
-int64_t bytes_of_files(const fs::path& group, const std::string& wanted) {
+int64_t bytes_of_files(const fs::path& group, const Names& names) {
   std::ifstream lines(group / "memory.stat");
   std::string name;
+  int64_t sum = 0;
   for (int64_t bytes = 0; lines >> name >> bytes;) {
-    if (name == wanted) return bytes;
+    if (name == names.files[0] || name == names.files[1]) sum += bytes;
   }
-  return 0;
+  return sum;
 }
 
 std::optional<int64_t> free_in(const fs::path& group, const Names& names) {
   const auto limit = number_in(group / names.limit), used = number_in(group / names.used);
   if (!limit || !used) return std::nullopt;
-  return std::max<int64_t>(0, *limit - *used + bytes_of_files(group, names.files));
+  return std::max<int64_t>(0, *limit - *used + bytes_of_files(group, names));
 }
 
 }  // namespace

@@ -11,11 +11,14 @@
 
 #include <array>
 #include <cstdio>
+#include <filesystem>
 #include <fstream>
 #include <memory>
+#include <set>
 #include <stdexcept>
 #include <thread>
 
+#include "attention/nearest.h"
 #include "trainer/resolve.h"
 
 namespace nanoflex {
@@ -31,6 +34,22 @@ std::string cpu_model() {
     if (line.starts_with("model name")) return line.substr(line.find(':') + 2);
   }
   return "unknown";
+}
+
+// The names of the machine's GPUs, each once, as its driver gives them.
+std::string gpu_models() {
+  std::set<std::string> models;
+  std::error_code error;
+  for (std::filesystem::directory_iterator gpu("/proc/driver/nvidia/gpus", error), end;
+       !error && gpu != end; gpu.increment(error)) {
+    std::ifstream info(gpu->path() / "information");
+    for (std::string line; std::getline(info, line);) {
+      if (!line.starts_with("Model:")) continue;
+      const size_t begin = line.find_first_not_of(" \t", line.find(':') + 1);
+      if (begin != std::string::npos) models.insert(line.substr(begin));
+    }
+  }
+  return join({models.begin(), models.end()});
 }
 
 // The first line that a command prints; empty when it fails.
@@ -110,6 +129,7 @@ json describe_environment(at::Device device) {
       {"compiler", "g++ " __VERSION__}};
   if (device.is_cuda()) {
     environment["gpus"] = gpu_count();
+    environment["gpu"] = gpu_models();
   }
   return environment;
 }
@@ -118,7 +138,8 @@ json describe_git() {
   const std::string git = "git -C '" + source_dir().string() + "' ";
   const std::string commit = first_line_of(git + "rev-parse HEAD 2>/dev/null");
   if (commit.empty()) return {{"commit", nullptr}, {"dirty", nullptr}};
-  const std::string change = first_line_of(git + "status --porcelain 2>/dev/null");
+  const std::string change =
+      first_line_of(git + "status --porcelain --untracked-files=no 2>/dev/null");
   return {{"commit", commit}, {"dirty", !change.empty()}};
 }
 

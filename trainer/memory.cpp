@@ -31,9 +31,11 @@ int64_t proc_bytes(const char* file, const std::string& name, int64_t otherwise)
   return otherwise;
 }
 
-// Of the machine, and of the container that this runs in.
-int64_t available_bytes(int64_t otherwise) {
-  const int64_t machine = proc_bytes("/proc/meminfo", "MemAvailable:", otherwise);
+constexpr int64_t kUnknown = std::numeric_limits<int64_t>::max();
+
+// What the machine has free, and the container that this runs in.
+int64_t available_bytes() {
+  const int64_t machine = proc_bytes("/proc/meminfo", "MemAvailable:", kUnknown);
   return std::min(machine, control_group_free_bytes().value_or(machine));
 }
 
@@ -43,10 +45,9 @@ std::optional<int64_t> limit_of_heap;
 // twentieth. Linux grants more, and then stands still, or kills the process, when it is used.
 int64_t heap_bytes_that_fit() {
   if (limit_of_heap) return *limit_of_heap;
-  const int64_t available = available_bytes(0);
+  const int64_t available = available_bytes();
   const int64_t held = proc_bytes("/proc/self/status", "RssAnon:", 0);
-  constexpr int64_t kUnknown = std::numeric_limits<int64_t>::max();
-  return available > 0 ? (available + held) / 20 * 19 : kUnknown;
+  return available < kUnknown ? (available + held) / 20 * 19 : kUnknown;
 }
 
 // Allocates as LibTorch does and keeps count. The heap itself knows how large a block is.
@@ -193,8 +194,7 @@ int64_t free_memory_bytes(at::Device device) {
     return static_cast<int64_t>(free) + reserved - live_tensor_bytes(device);
   }
   malloc_trim(0);  // what the process keeps of freed tensors is there for new ones
-  constexpr int64_t kUnknown = std::numeric_limits<int64_t>::max();
-  int64_t free = available_bytes(kUnknown);
+  int64_t free = available_bytes();
   rlimit process{};  // `ulimit -v`
   if (getrlimit(RLIMIT_AS, &process) == 0 && process.rlim_cur != RLIM_INFINITY) {
     const int64_t used = proc_bytes("/proc/self/status", "VmSize:", 0);

@@ -249,7 +249,7 @@ RunSummary read_run(const fs::path& folder) {
   }
   run.config = record.object("config");
   run.code = record.words("git", {"commit", "dirty"});
-  run.machine = record.words("environment", {"cpu", "cores", "device", "torch", "compiler"});
+  run.machine = record.words("environment", {"cpu", "cores", "gpu", "torch", "compiler"});
   if (record.has("profile")) {
     record.object("profile.parts");
     run.profile = record.object("profile");

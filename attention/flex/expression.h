@@ -36,6 +36,8 @@ class Expression {
   /// Throws std::invalid_argument when undefined.
   const Node& node() const;
   Type type() const;
+  /// Tells, for as long as it is kept, this very tree from any other.
+  std::weak_ptr<const Node> identity() const { return node_; }
 
   /// A captured tensor with one index more: document[b][q]. Throws on anything else.
   Expression operator[](const Expression& index) const;

@@ -32,9 +32,12 @@ bool collect_states(const Expression& expression, std::vector<int64_t>& states) 
   if (node.tensor.defined()) {
     if (node.tensor.is_inference()) return false;
     states.push_back(2 * node.tensor._version() + (node.tensor.requires_grad() ? 1 : 0));
-    // set_data() moves them, and is not counted.
+    // set_data() changes these, and is not counted.
     const void* data = node.tensor.has_storage() ? node.tensor.const_data_ptr() : nullptr;
     states.push_back(reinterpret_cast<int64_t>(data));
+    for (const at::IntArrayRef list : {node.tensor.sizes(), node.tensor.strides()}) {
+      states.insert(states.end(), list.begin(), list.end());
+    }
   }
   return std::all_of(node.operands.begin(), node.operands.end(),
                      [&](const Expression& operand) { return collect_states(operand, states); });
@@ -44,21 +47,29 @@ bool collect_states(const Expression& expression, std::vector<int64_t>& states) 
 
 WeakExpression::WeakExpression(const Expression& expression) {
   if (!expression.defined()) return;
+  identity_ = expression.identity();
   Replaced done;
   form_ = with_tensors(
       expression, [](const Node&) { return at::Tensor(); }, done);
   for (const auto& [node, replaced] : done) {
     if (!node->tensor.defined()) continue;
     tensors_.emplace(&replaced.node(), WeakTensor(node->tensor.getIntrusivePtr()));
+    if (node->tensor.has_storage()) {
+      storages_.push_back(node->tensor.storage().getWeakStorageImpl());
+    }
   }
 }
 
 bool WeakExpression::expired() const {
   return std::any_of(tensors_.begin(), tensors_.end(),
-                     [](const auto& known) { return known.second.expired(); });
+                     [](const auto& known) { return known.second.expired(); }) ||
+         std::any_of(storages_.begin(), storages_.end(),
+                     [](const WeakStorage& storage) { return storage.expired(); });
 }
 
 bool WeakExpression::is_of(const Expression& expression) const {
+  const auto itself = identity_.lock();
+  if (itself && expression.defined() && itself.get() == &expression.node()) return true;
   if (!same_form(form_, expression)) return false;
   return !form_.defined() || same_tensors(form_, expression);
 }

@@ -20,7 +20,7 @@ class WeakExpression {
   WeakExpression() = default;  ///< of the undefined expression
   explicit WeakExpression(const Expression& expression);
 
-  /// Whether a captured tensor is gone.
+  /// Whether a captured tensor, or what held its elements, is gone.
   bool expired() const;
   /// Whether it is of this expression, over these very tensors. None takes the place of one that is
   /// gone, whose memory LibTorch keeps until nothing refers to it weakly.
@@ -30,15 +30,19 @@ class WeakExpression {
 
  private:
   using WeakTensor = c10::weak_intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl>;
+  using WeakStorage = c10::weak_intrusive_ptr<c10::StorageImpl>;
 
   bool same_tensors(const Expression& form, const Expression& expression) const;
 
+  std::weak_ptr<const Node> identity_;                   // of the expression itself
   Expression form_;                                      // with no tensors
   std::unordered_map<const Node*, WeakTensor> tensors_;  // of the form's loads
+  std::vector<WeakStorage> storages_;                    // where their elements lay: see set_data()
 };
 
 /// Of each captured tensor, in order of appearance, how often it was written to, whether it wants a
-/// gradient, and where its elements lie; nothing where writes are not counted (inference tensors).
+/// gradient, and where and how its elements lie; nothing where writes are not counted (inference
+/// tensors).
 std::optional<std::vector<int64_t>> tensor_states(const std::vector<Expression>& expressions);
 
 template <typename Value>

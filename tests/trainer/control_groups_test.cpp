@@ -32,7 +32,7 @@ TEST_F(ControlGroupsTest, TheTightestLimitOnTheWayCountsAndFilesAreFree) {
   write("memory.current", "90\n");
   write("outer/memory.max", "1000\n");
   write("outer/memory.current", "700\n");
-  write("outer/memory.stat", "anon 600\ninactive_file 50\n");
+  write("outer/memory.stat", "anon 600\ninactive_file 30\nactive_file 20\n");
   write("outer/inner/memory.max", "900\n");
   write("outer/inner/memory.current", "100\n");
   EXPECT_EQ(free_bytes(), 350);
