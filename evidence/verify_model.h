@@ -36,7 +36,8 @@ struct ModelCheck {
 
 /// Logits of a full forward pass, of the last token and of a chunk decoded with a cache, prefill
 /// and decoding against one pass, gradients of all parameters, and the losses of `steps` steps:
-/// under `candidate` against `reference`. Throws std::invalid_argument for an unknown model.
+/// under `candidate` against `reference`, for the losses in fp32. Throws std::invalid_argument for
+/// an unknown model.
 std::vector<ModelCheck> verify_pair(const VerifyModelOptions& options, int64_t n_kv_head,
                                     const AttentionSetup& candidate,
                                     const AttentionSetup& reference);
