@@ -106,8 +106,12 @@ TEST(HeadLoss, ErrsAtMostTwiceAsMuchInEveryInstructionSet) {
   struct Shape {
     int64_t N, C, V;
   };
-  for (const Shape& shape :
-       {Shape{1, 2, 1}, {5, 7, 97}, {523, 40, 201}, {20, 300, 150}, {300, 130, 3200}}) {
+  for (const Shape& shape : {Shape{1, 2, 1},
+                             {5, 7, 97},
+                             {523, 40, 201},
+                             {20, 300, 150},
+                             {300, 130, 3200},
+                             {300, 260, 150}}) {
     SCOPED_TRACE(std::to_string(shape.N) + " x " + std::to_string(shape.C) + " x " +
                  std::to_string(shape.V));
     const Inputs inputs = random_inputs(shape.N, shape.C, shape.V);
