@@ -88,28 +88,6 @@ void check_binding(const Node& load, const at::Tensor& tensor) {
   }
 }
 
-using Memo = std::unordered_map<const Node*, Expression>;
-
-Expression bind_shared(const Expression& expression,
-                       const std::map<std::string, at::Tensor>& tensors, Memo& done) {
-  const Node& node = expression.node();
-  if (const auto found = done.find(&node); found != done.end()) return found->second;
-  Node bound = node;
-  bool changed = false;
-  for (Expression& operand : bound.operands) {
-    const Expression replaced = bind_shared(operand, tensors, done);
-    changed |= &replaced.node() != &operand.node();
-    operand = replaced;
-  }
-  const auto tensor = node.op == Op::kLoad ? tensors.find(node.name) : tensors.end();
-  if (tensor != tensors.end()) {
-    check_binding(node, tensor->second);
-    bound.tensor = tensor->second;
-    changed = true;
-  }
-  return done[&node] = changed ? Expression(std::move(bound)) : expression;
-}
-
 void collect_free(const Expression& expression, std::unordered_set<const Node*>& seen,
                   std::vector<std::string>& names) {
   const Node& node = expression.node();
@@ -249,8 +227,33 @@ Expression require_score(const Expression& score) {
 }
 
 Expression bind(const Expression& expression, const std::map<std::string, at::Tensor>& tensors) {
-  Memo done;
-  return bind_shared(expression, tensors, done);
+  Replaced done;
+  const auto tensor_of = [&](const Node& load) {
+    const auto found = tensors.find(load.name);
+    if (found == tensors.end()) return load.tensor;
+    check_binding(load, found->second);
+    return found->second;
+  };
+  return with_tensors(expression, tensor_of, done);
+}
+
+Expression with_tensors(const Expression& expression,
+                        const std::function<at::Tensor(const Node& load)>& tensor_of,
+                        Replaced& done) {
+  const Node& node = expression.node();
+  if (const auto found = done.find(&node); found != done.end()) return found->second;
+  Node copy = node;
+  bool changed = false;
+  for (Expression& operand : copy.operands) {
+    const Expression replaced = with_tensors(operand, tensor_of, done);
+    changed |= &replaced.node() != &operand.node();
+    operand = replaced;
+  }
+  if (node.op == Op::kLoad) {
+    copy.tensor = tensor_of(node);
+    changed |= !copy.tensor.is_same(node.tensor);
+  }
+  return done[&node] = changed ? Expression(std::move(copy)) : expression;
 }
 
 std::vector<std::string> free_tensors(const Expression& expression) {

@@ -3,10 +3,12 @@
 #include <ATen/Functions.h>
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
 #include <type_traits>
+#include <unordered_map>
 #include <vector>
 
 #include "attention/flex/operators.h"
@@ -148,6 +150,15 @@ Expression trace_score(const Function& function) {
 /// The same expression with the named captured tensors filled (or replaced); names that it does not
 /// read are ignored. Throws std::invalid_argument when a tensor's type or dimensions do not fit.
 Expression bind(const Expression& expression, const std::map<std::string, at::Tensor>& tensors);
+
+/// What became of each node of an expression.
+using Replaced = std::unordered_map<const Node*, Expression>;
+
+/// The same expression, where each load has the tensor that `tensor_of` gives it; parts in which
+/// nothing changes are shared. Adds to `done`, which also holds what is known beforehand.
+Expression with_tensors(const Expression& expression,
+                        const std::function<at::Tensor(const Node& load)>& tensor_of,
+                        Replaced& done);
 
 /// Names of captured tensors that are still unbound, each once, in order of appearance.
 std::vector<std::string> free_tensors(const Expression& expression);

@@ -1,30 +1,7 @@
 #include "attention/flex/remembered.h"
 
-#include <functional>
-
 namespace nanoflex::flex {
 namespace {
-
-using Replaced = std::unordered_map<const Node*, Expression>;
-
-// The same tree, where each load has the tensor that `tensor_of` gives it.
-Expression with_tensors(const Expression& expression,
-                        const std::function<at::Tensor(const Node&)>& tensor_of, Replaced& done) {
-  const Node& node = expression.node();
-  if (const auto found = done.find(&node); found != done.end()) return found->second;
-  Node copy = node;
-  bool changed = false;
-  for (Expression& operand : copy.operands) {
-    const Expression replaced = with_tensors(operand, tensor_of, done);
-    changed |= &replaced.node() != &operand.node();
-    operand = replaced;
-  }
-  if (node.op == Op::kLoad) {
-    copy.tensor = tensor_of(node);
-    changed |= !copy.tensor.is_same(node.tensor);
-  }
-  return done[&node] = changed ? Expression(std::move(copy)) : expression;
-}
 
 // False where writes are not counted.
 bool collect_states(const Expression& expression, std::vector<int64_t>& states) {
