@@ -19,6 +19,7 @@
 #include "trainer/command_line.h"
 #include "trainer/machine.h"
 #include "trainer/memory.h"
+#include "trainer/resolve.h"
 #include "trainer/run_folder.h"
 
 namespace {
@@ -42,6 +43,16 @@ Options as_told(Options options, const Flags& flags) {
   return options;
 }
 
+// An interpreter with torch; its peers run on the CPU.
+std::string python_of(const Flags& flags) {
+  const std::string python = flags.text("python");
+  if (!python.empty() && !flags.device().is_cpu()) {
+    throw std::invalid_argument("[bench] --python times PyTorch on the CPU, but the device is " +
+                                flags.device().str() + "; add --device cpu");
+  }
+  return python;
+}
+
 Output measure_attention(const Flags& flags, const fs::path&) {
   SweepOptions options{.quick = flags.quick(), .device = flags.device(), .repeat = flags.repeat()};
   if (options.quick) options.longest = flags.all() ? 1024 : 4096;
@@ -63,12 +74,14 @@ Output measure_baseline(const Flags& flags, const fs::path& folder) {
   options.config.threads = flags.threads();
   options.repeat = flags.has("repeat") ? flags.repeat() : 1;
   options.runs_dir = folder / "runs";
+  options.python = python_of(flags);
+  options.program = source_dir() / "train";
   const auto record = bench_baseline(options);
   return {record, baseline_markdown(record), {{"baseline.svg", baseline_chart(record)}}};
 }
 
 Output measure_flex(const Flags& flags, const fs::path&) {
-  const FlexBenchOptions options = {.quick = flags.quick(), .python = flags.text("python")};
+  const FlexBenchOptions options = {.quick = flags.quick(), .python = python_of(flags)};
   const auto record = bench_flex(as_told(options, flags));
   return {record, flex_markdown(record), {{"flex.svg", flex_chart(record)}}};
 }
@@ -102,7 +115,7 @@ Output measure_mask(const Flags& flags, const fs::path&) {
   options.documents = flags.number("documents", options.documents);
   const auto record = bench_mask(options);
   if (flags.has("png")) write_file(flags.text("png"), mask_png(options));
-  return {record, mask_report(options, record)};
+  return {record, mask_report(options, record), {{"mask.svg", mask_chart(options)}}};
 }
 
 Output measure_step(const Flags& flags, const fs::path&) {
@@ -110,7 +123,7 @@ Output measure_step(const Flags& flags, const fs::path&) {
                                   .dtype = flags.one_dtype_name(),
                                   .device = flags.device(),
                                   .repeat = flags.repeat(),
-                                  .python = flags.text("python")});
+                                  .python = python_of(flags)});
   return {record, step_markdown(record), {{"step.svg", step_chart(record)}}};
 }
 
@@ -128,7 +141,10 @@ const std::vector<Bench>& benches() {
   static const std::vector<std::string> usual = {"quick", "dtype", "device"};
   static const std::vector<Bench> table = {
       {"attention", "speed and memory over shapes", usual, measure_attention},
-      {"baseline", "training at fixed FLOPs", usual, measure_baseline},
+      {"baseline",
+       "training at fixed FLOPs",
+       {"quick", "dtype", "device", "python"},
+       measure_baseline},
       {"flex", "what programs cost", {"quick", "dtype", "device", "python"}, measure_flex},
       {"forward", "a GPT's forward pass", usual, measure_forward},
       {"guide", "six masks", usual, measure_guide},
@@ -245,8 +261,8 @@ cxxopts::Options make_options() {
   options.add_options("lab")("batch", "rows (2)", number())("heads", "heads (8)", number())(
       "seq-len", "tokens (1024)", number())("head-dim", "size of a head (64)", number())(
       "doc-span", "tokens of a document (256)", number());
-  options.add_options("flex and step")("python", "a Python with torch, to time the same there",
-                                       text());
+  options.add_options("baseline, flex and step")(
+      "python", "a Python with torch, to time the same there", text());
   options.parse_positional({"what"});
   return options;
 }

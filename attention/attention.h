@@ -37,7 +37,7 @@ struct Attention {
 /// query head h reads key head h / (H / H_kv). Query row i stands at key position i + S - T, so
 /// that decoding with a cache is the same call. A row that may attend nothing gives output 0,
 /// logsumexp -inf and gradients 0. What a row may not attend never changes it, though it be
-/// infinite or NaN: so in flash and flex on a CPU; elsewhere 0 times infinity may make it NaN.
+/// infinite or NaN: so in flash and flex; elsewhere 0 times infinity may make it NaN.
 /// `backend`: a name of registry.h, or "auto". Throws std::invalid_argument, naming the value, when
 /// shapes, dtypes or devices do not fit, when a captured tensor is missing, or when the named
 /// backend cannot run the spec. Source of the tiled algorithm: Dao, "FlashAttention-2",

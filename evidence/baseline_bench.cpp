@@ -1,6 +1,7 @@
 #include "evidence/baseline_bench.h"
 
 #include <ATen/Context.h>
+#include <ATen/Parallel.h>
 
 #include <fstream>
 #include <iostream>
@@ -9,6 +10,7 @@
 #include "evidence/bars.h"
 #include "evidence/passes.h"
 #include "evidence/published.h"
+#include "evidence/python_peer.h"
 #include "evidence/rows.h"
 #include "trainer/machine.h"
 #include "trainer/memory.h"
@@ -89,6 +91,59 @@ ordered_json row_of(const RowName& name, const Measured& step, const Runs& runs,
   return row;
 }
 
+// The command that a person types, for the same steps.
+std::vector<std::string> whole_command(const BaselineOptions& options, at::ScalarType dtype) {
+  const Config& config = options.config;
+  std::vector<std::string> words = {options.program.string()};
+  const auto add = [&](const char* flag, const std::string& value) {
+    words.insert(words.end(), {flag, value});
+  };
+  if (config.target_flops) add("--target-flops", c10::str(*config.target_flops));
+  if (config.max_steps) add("--max-steps", std::to_string(*config.max_steps));
+  add("--attention", "flex");
+  add("--device", "cpu");
+  add("--dtype", dtype_name(dtype));
+  add("--threads", std::to_string(at::get_num_threads()));
+  return words;
+}
+
+ordered_json time_whole_runs(const BaselineOptions& options, at::ScalarType dtype, int64_t steps) {
+  const std::vector<std::string> typed = whole_command(options, dtype);
+  std::string text = "./train";
+  for (size_t i = 1; i < typed.size(); ++i) text += " " + typed[i];
+  ordered_json whole = {{"torch", nullptr},
+                        {"command", text},
+                        {"seconds", ordered_json::array()},
+                        {"eager_seconds", ordered_json::array()}};
+  for (int64_t repeat = 0; repeat < options.repeat; ++repeat) {
+    show_progress(repeat + 1, options.repeat, "whole commands");
+    std::vector<std::string> own = typed;
+    own.insert(own.end(), {"--quiet", "--runs-dir", options.runs_dir.string(), "--run-id",
+                           "whole_" + std::to_string(repeat + 1)});
+    whole["seconds"].push_back(time_command(own, "it says above why").seconds);
+    const TimedRun eager = time_command(
+        python_command(options.python, "section_a_run", dtype_name(dtype), steps), kPythonHint);
+    whole["eager_seconds"].push_back(eager.seconds);
+    whole["torch"] = json::parse(eager.output).at("torch");
+  }
+  return whole;
+}
+
+std::string whole_markdown(const ordered_json& bench) {
+  const ordered_json& whole = bench.at("whole_runs");
+  const auto own = summarise(whole.at("seconds").get<std::vector<double>>());
+  const auto eager = summarise(whole.at("eager_seconds").get<std::vector<double>>());
+  return "\nWhole commands from their start to their end, taking turns; Nanoflex's also reads its "
+         "text, validates, and writes the record and a checkpoint:\n\n" +
+         markdown_table(
+             {"command", "s", "is faster"}, 1,
+             {{"`" + whole.at("command").get<std::string>() + "`", fixed(own.median_ms, 1),
+               ratio_text(times_faster(own, eager))},
+              {c10::str("PyTorch ", whole.at("torch").get<std::string>(), ", eager, ",
+                        bench.at("steps").dump(), " steps of the same model, random tokens"),
+               fixed(eager.median_ms, 1), "-"}});
+}
+
 }  // namespace
 
 BaselineOptions baseline_options(bool quick) {
@@ -144,6 +199,9 @@ ordered_json bench_baseline(const BaselineOptions& options) {
     }
     record["rows"].push_back(row);
   }
+  if (!options.python.empty()) {
+    record["whole_runs"] = time_whole_runs(options, dtype, budget.at("steps").get<int64_t>());
+  }
   return record;
 }
 
@@ -166,6 +224,7 @@ std::string baseline_markdown(const ordered_json& bench) {
          markdown_table({"backend", "mask", "dtype", "tokens/s", "TFLOP/s", "of GEMM",
                          "over vanilla", "spread", "peak MB", "loss at the last step"},
                         3, lines) +
+         (bench.contains("whole_runs") ? whole_markdown(bench) : "") +
          published_markdown("baseline");
 }
 

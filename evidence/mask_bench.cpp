@@ -3,10 +3,12 @@
 #include <algorithm>
 #include <cstdio>
 #include <random>
+#include <sstream>
 #include <stdexcept>
 
 #include "attention/flex/parse.h"
 #include "evidence/measure.h"
+#include "evidence/svg.h"
 #include "trainer/machine.h"
 #include "trainer/mask_picture.h"
 
@@ -40,6 +42,56 @@ at::Tensor packed_documents(int64_t length, int64_t mean) {
 
 flex::BlockMaskOptions block_options(const MaskBenchOptions& options) {
   return {.T = options.length, .S = options.length, .block_size = options.block_size};
+}
+
+constexpr double kPictureLeft = 70, kPictureTop = 40, kPictureSide = 384;  // in SVG's units
+
+// [lines, columns] of BlockKind: the first batch and head in cells of `group` x `group` blocks.
+at::Tensor cells_of(const flex::BlockMask& blocks, int64_t group) {
+  const at::Tensor kinds = blocks.kinds[0][0].to(at::kFloat).unsqueeze(0);
+  const auto most = at::max_pool2d(kinds, group, group, 0, 1, /*ceil_mode=*/true)[0];
+  const auto least = -at::max_pool2d(-kinds, group, group, 0, 1, /*ceil_mode=*/true)[0];
+  const auto cut = static_cast<double>(flex::BlockKind::kPartial);
+  return at::where(most == least, most, cut).to(at::kByte).contiguous();
+}
+
+// A rectangle for each run of cells of one kind in a line; the last may be cut by the end.
+void draw_cells(std::ostringstream& svg, const at::Tensor& cells, double cell) {
+  const int64_t lines = cells.size(0), columns = cells.size(1);
+  const auto place = [&](int64_t i) {
+    return std::min(kPictureSide, cell * static_cast<double>(i));
+  };
+  for (int64_t y = 0; y < lines; ++y) {
+    const auto* kinds = cells.const_data_ptr<uint8_t>() + y * columns;
+    for (int64_t begin = 0, end = 0; begin < columns; begin = end) {
+      while (end < columns && kinds[end] == kinds[begin]) ++end;
+      const auto kind = static_cast<flex::BlockKind>(kinds[begin]);
+      if (kind == flex::BlockKind::kEmpty) continue;
+      const bool full = kind == flex::BlockKind::kFull;
+      svg << "<rect class='" << (full ? "full" : "cut") << "' x='" << kPictureLeft + place(begin)
+          << "' y='" << kPictureTop + place(y) << "' width='" << place(end) - place(begin)
+          << "' height='" << place(y + 1) - place(y) << "' fill='" << series_colour(full ? 0 : 1)
+          << "'/>\n";
+    }
+  }
+}
+
+// Quarters of both axes, in positions.
+void draw_axes(std::ostringstream& svg, double right, double bottom, int64_t length) {
+  for (int64_t i = 0; i <= 4; ++i) {
+    const double share = static_cast<double>(i) / 4;
+    const std::string position = plain_number(static_cast<double>(length * i / 4));
+    svg << "<text x='" << kPictureLeft + share * (right - kPictureLeft) << "' y='" << bottom + 16
+        << "' text-anchor='middle'>" << position << "</text><text x='" << kPictureLeft - 6
+        << "' y='" << kPictureTop + share * (bottom - kPictureTop) + 4 << "' text-anchor='end'>"
+        << position << "</text>\n";
+  }
+  svg << "<rect class='grid' x='" << kPictureLeft << "' y='" << kPictureTop << "' width='"
+      << right - kPictureLeft << "' height='" << bottom - kPictureTop << "' fill='none'/>\n"
+      << "<text x='" << (kPictureLeft + right) / 2 << "' y='" << bottom + 36
+      << "' text-anchor='middle'>key position kv, tokens</text>\n<text transform='translate(16,"
+      << (kPictureTop + bottom) / 2
+      << ") rotate(-90)' text-anchor='middle'>query position q, tokens</text>\n";
 }
 
 }  // namespace
@@ -112,6 +164,24 @@ std::string mask_report(const MaskBenchOptions& options, const ordered_json& rec
   return "```text\n" + row.at("mask").get<std::string>() + "\n" +
          flex::describe(flex::make_block_mask(mask_of(options), block_options(options))) + line +
          "```\n";
+}
+
+std::string mask_chart(const MaskBenchOptions& options) {
+  constexpr int64_t kMostCells = 64;
+  const flex::Expression mask = mask_of(options);
+  const flex::BlockMask blocks = flex::make_block_mask(mask, block_options(options));
+  const int64_t group = (blocks.key_blocks + kMostCells - 1) / kMostCells;
+  const at::Tensor cells = cells_of(blocks, group);
+  const double cell = kPictureSide * static_cast<double>(group * options.block_size) /
+                      static_cast<double>(options.length);
+  const double right = kPictureLeft + kPictureSide, bottom = kPictureTop + kPictureSide;
+  std::ostringstream svg;
+  svg << begin_svg(right + 90, bottom + 50, kPictureLeft, flex::to_text(mask));
+  draw_cells(svg, cells, cell);
+  draw_axes(svg, right, bottom, options.length);
+  svg << legend_line(right + 14, kPictureTop, 0, "full")
+      << legend_line(right + 14, kPictureTop + 18, 1, "cut") << "</svg>\n";
+  return svg.str();
 }
 
 std::string mask_png(const MaskBenchOptions& options) {

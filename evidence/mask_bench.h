@@ -29,6 +29,10 @@ nlohmann::ordered_json bench_mask(const MaskBenchOptions& options);
 /// The mask as a picture in text, and what it takes to build it.
 std::string mask_report(const MaskBenchOptions& options, const nlohmann::ordered_json& record);
 
+/// The blocks of one batch and head as a picture, full, cut and empty, as SVG: at most 64 cells a
+/// side, where a cell of blocks that differ counts as cut.
+std::string mask_chart(const MaskBenchOptions& options);
+
 /// The bytes of a PNG; see draw_mask(). Throws std::invalid_argument for lengths above 65,536.
 std::string mask_png(const MaskBenchOptions& options);
 

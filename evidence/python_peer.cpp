@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
 #include <sstream>
 #include <stdexcept>
 #include <vector>
@@ -17,12 +18,22 @@ namespace {
 
 using nlohmann::ordered_json;
 
-// What the program prints; its errors go to ours.
-std::string output_of(const std::vector<std::string>& command) {
+double median_of(std::vector<double> times) {
+  std::nth_element(times.begin(), times.begin() + times.size() / 2, times.end());
+  return times[times.size() / 2];
+}
+
+}  // namespace
+
+const char* const kPythonHint = "--python must name a Python that has torch";
+
+TimedRun time_command(const std::vector<std::string>& command, const std::string& hint) {
+  using Clock = std::chrono::steady_clock;
+  const Clock::time_point begin = Clock::now();
   int ends[2];
   if (pipe(ends) != 0) throw std::runtime_error("[bench] cannot make a pipe");
   const pid_t child = fork();
-  if (child == 0) {
+  if (child == 0) {  // its errors go to ours
     dup2(ends[1], STDOUT_FILENO);
     close(ends[0]), close(ends[1]);
     std::vector<char*> arguments;
@@ -37,26 +48,25 @@ std::string output_of(const std::vector<std::string>& command) {
   for (ssize_t size; (size = read(ends[0], buffer, sizeof(buffer))) > 0;) text.append(buffer, size);
   close(ends[0]);
   int status = 0;
-  waitpid(child, &status, 0);
-  if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) {
-    throw std::runtime_error("[bench] '" + command[0] + "' failed on " + command[1] +
-                             "; --python must name a Python that has torch");
+  if (child < 0 || waitpid(child, &status, 0) != child || !WIFEXITED(status) ||
+      WEXITSTATUS(status) != 0) {
+    throw std::runtime_error("[bench] '" + command[0] + " " + command.at(1) + "' failed" + "; " +
+                             hint);
   }
-  return text;
+  return {std::chrono::duration<double>(Clock::now() - begin).count(), text};
 }
 
-double median_of(std::vector<double> times) {
-  std::nth_element(times.begin(), times.begin() + times.size() / 2, times.end());
-  return times[times.size() / 2];
+std::vector<std::string> python_command(const std::string& python, const std::string& peer,
+                                        const std::string& dtype, int64_t count) {
+  const auto script = source_dir() / "scripts" / "peers" / (peer + ".py");
+  return {python, script.string(), dtype, std::to_string(count),
+          std::to_string(at::get_num_threads())};
 }
-
-}  // namespace
 
 ordered_json time_python(const std::string& python, const std::string& peer,
                          const std::string& dtype, int64_t repeat) {
-  const auto script = source_dir() / "scripts" / "peers" / (peer + ".py");
-  return ordered_json::parse(output_of({python, script.string(), dtype, std::to_string(repeat),
-                                        std::to_string(at::get_num_threads())}));
+  return ordered_json::parse(
+      time_command(python_command(python, peer, dtype, repeat), kPythonHint).output);
 }
 
 std::string python_markdown(const ordered_json& python, const std::string& backend,

@@ -11,6 +11,19 @@ namespace nanoflex {
 nlohmann::ordered_json time_python(const std::string& python, const std::string& peer,
                                    const std::string& dtype, int64_t repeat);
 
+/// Seconds from a program's start to its end, and what it printed. Throws std::runtime_error, with
+/// `hint`, when it fails.
+struct TimedRun {
+  double seconds;
+  std::string output;
+};
+TimedRun time_command(const std::vector<std::string>& command, const std::string& hint);
+
+/// The command that runs scripts/peers/`peer`.py, and what to say when it fails.
+std::vector<std::string> python_command(const std::string& python, const std::string& peer,
+                                        const std::string& dtype, int64_t count);
+extern const char* const kPythonHint;
+
 /// Something that was timed there, and here.
 struct PythonRow {
   std::string key, what;

@@ -25,6 +25,8 @@ using nlohmann::ordered_json;
 
 constexpr int64_t kDocument = 200;  // tokens of one, about
 
+const std::string kLengths = "T ";  // begins the cases that differ in their length alone
+
 data::Batch random_batch(int64_t B, int64_t T, int64_t vocabulary) {
   data::Batch batch{at::randint(vocabulary, {B, T}, at::kLong),
                     at::randint(vocabulary, {B, T}, at::kLong),
@@ -73,6 +75,7 @@ class Trainee {
 
   int64_t peak_bytes() const { return peak_bytes_; }
   Budget budget() const { return make_budget(model_, config_); }
+  int64_t sequence_len() const { return config_.sequence_len; }
 
  private:
   static constexpr int64_t kLaunched = 3;
@@ -115,7 +118,7 @@ std::vector<Case> cases_of(const StepBenchOptions& options) {
     Config config = baseline("flash");
     config.sequence_len = T;
     config.batch_size = kTokens / T;
-    cases.push_back({"T " + std::to_string(T) + ", 16384 tokens", {config}});
+    cases.push_back({kLengths + std::to_string(T) + ", 16384 tokens", {config}});
   }
   Config large = baseline("flash");
   large.n_layer = 12, large.n_embd = 768, large.n_head = large.n_kv_head = 12;
@@ -175,6 +178,9 @@ class StepBench {
     ordered_json row = measured_row({name, backend, "step", options_.device, dtype_}, step);
     row["tokens_per_second"] = static_cast<double>(budget.tokens_per_step) / seconds;
     row["tflops_per_second"] = tflops;
+    row["sequence_len"] = trainee.sequence_len();
+    row["flops_per_token"] = budget.flops_per_token;
+    row["attention_flops_per_token"] = budget.attention_flops_per_token;
     row["gemm_tflops"] = gemm_tflops;
     row["share_of_gemm"] = tflops / gemm_tflops;
     row["peak_bytes"] = trainee.peak_bytes();
@@ -207,6 +213,32 @@ void add_parts(std::ostringstream& page, const ordered_json& rows) {
   }
 }
 
+// What a longer row costs a token, beside what its attention explains: all FLOPs that are counted,
+// or those of the half that a causal mask leaves.
+std::string cost_of_length(const ordered_json& rows) {
+  std::vector<std::vector<std::string>> lines;
+  const ordered_json* first = nullptr;
+  const auto cost = [](const ordered_json& row, double attention) {
+    const double without =
+        row.at("flops_per_token").get<double>() - row.at("attention_flops_per_token").get<double>();
+    return without + attention * row.at("attention_flops_per_token").get<double>();
+  };
+  for (const ordered_json& row : rows) {
+    if (!row.at("case").get<std::string>().starts_with(kLengths)) continue;
+    if (first == nullptr) first = &row;
+    lines.push_back({row.at("sequence_len").dump(), row.at("backend").get<std::string>(),
+                     fixed(first->at("tokens_per_second").get<double>() /
+                               row.at("tokens_per_second").get<double>(),
+                           2),
+                     fixed(cost(row, 0.5) / cost(*first, 0.5), 2),
+                     fixed(cost(row, 1) / cost(*first, 1), 2)});
+  }
+  if (lines.empty()) return "";
+  return "\n" + markdown_table({"T, as many tokens a step", "backend", "time a token, of the first",
+                                "FLOPs issued (causal)", "FLOPs counted"},
+                               2, lines);
+}
+
 std::string step_beside_python(const ordered_json& bench) {
   for (const ordered_json& row : bench.at("rows")) {
     if (row.at("case") != "baseline" || row.at("backend") != "flex") continue;
@@ -237,6 +269,7 @@ std::string step_markdown(const ordered_json& bench) {
          << fixed(row.at("share_of_gemm").get<double>(), 2) << " | "
          << fixed(row.at("peak_bytes").get<double>() / 1e6, 0) << " |\n";
   }
+  page << cost_of_length(rows);
   add_parts(page, rows);
   if (bench.contains("python")) page << step_beside_python(bench);
   return page.str();

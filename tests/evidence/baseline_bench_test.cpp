@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <cmath>
+#include <fstream>
 #include <stdexcept>
 
 #include "tests/evidence/bench_rows.h"
@@ -50,6 +51,50 @@ TEST(BaselineBench, TrainsWithEachBackendInTurnAndKeepsTheRecords) {
   EXPECT_NE(page.find("3 steps of 64 tokens, the first 1 left out"), std::string::npos) << page;
   EXPECT_TRUE(marks_published(page, "54950")) << page;
   EXPECT_EQ(count_of(baseline_chart(bench), "<rect class='bar'"), 2U);
+}
+
+fs::path script(const fs::path& path, const std::string& lines) {
+  fs::create_directories(path.parent_path());
+  std::ofstream(path) << "#!/bin/sh\n" << lines << '\n';
+  fs::permissions(path, fs::perms::owner_all);
+  return path;
+}
+
+TEST(BaselineBench, TimesWholeCommandsBesidePyTorchs) {
+  BaselineOptions options = small("whole");
+  options.backends = {"vanilla", "flex"};
+  const fs::path folder =
+      options.runs_dir.parent_path() / (options.runs_dir.filename().string() + "_programs");
+  options.program = script(folder / "train", "echo \"$@\" >> " + (folder / "typed").string());
+  options.python = script(folder / "python", "sleep 0.1; echo '{\"torch\": \"9.9\"}'");
+  const auto bench = bench_baseline(options);
+  const auto& whole = bench.at("whole_runs");
+  EXPECT_EQ(whole.at("command"),
+            "./train --max-steps 3 --attention flex --device cpu --dtype float32 --threads 1");
+  for (const char* side : {"seconds", "eager_seconds"}) EXPECT_EQ(whole.at(side).size(), 2U);
+  EXPECT_TRUE(whole.at("eager_seconds").at(0).get<double>() >= 0.1);
+  EXPECT_TRUE(whole.at("seconds").at(0).get<double>() > 0);
+  std::ifstream typed(folder / "typed");
+  std::string line;
+  std::getline(typed, line);
+  EXPECT_EQ(line,
+            "--max-steps 3 --attention flex --device cpu --dtype float32 --threads 1 --quiet"
+            " --runs-dir " +
+                options.runs_dir.string() + " --run-id whole_1");
+  EXPECT_NE(baseline_markdown(bench).find("| PyTorch 9.9, eager, 3 steps of the same model"),
+            std::string::npos);
+}
+
+TEST(BaselineBench, SaysWhichProgramFailed) {
+  BaselineOptions options = small("fails");
+  options.backends = {"vanilla", "flex"}, options.repeat = 1;
+  options.program = "/bin/false", options.python = "/bin/true";
+  try {
+    bench_baseline(options);
+    FAIL() << "nothing was said";
+  } catch (const std::runtime_error& error) {
+    EXPECT_STREQ(error.what(), "[bench] '/bin/false --max-steps' failed; it says above why");
+  }
 }
 
 TEST(BaselineBench, RefusesRunsThatTimeNothing) {

@@ -5,6 +5,7 @@
 #include <set>
 
 #include "attention/flex/masks.h"
+#include "tests/evidence/bench_rows.h"
 #include "trainer/mask_picture.h"
 #include "trainer/memory.h"
 
@@ -74,6 +75,20 @@ TEST(MaskBench, RecordHasTheKeysThatEveryBenchHas) {
   EXPECT_GT(row.at("median_ms").get<double>(), 0);
   const std::string report = mask_report(options, record);
   EXPECT_NE(report.find("% of the pairs are visible\nbuilt in "), std::string::npos) << report;
+}
+
+TEST(MaskBench, DrawsRunsOfBlocksOfOneKind) {
+  const std::string picture = mask_chart({.length = 48, .block_size = 16});
+  EXPECT_EQ(count_of(picture, "<rect class='cut'"), 3U);   // the diagonal's
+  EXPECT_EQ(count_of(picture, "<rect class='full'"), 2U);  // of one block, and of two
+  EXPECT_NE(picture.find("<rect class='full' x='70' y='296' width='256' height='128'"),
+            std::string::npos)
+      << picture;
+  EXPECT_NE(picture.find("key position kv, tokens"), std::string::npos);
+  // 65 blocks are 33 cells of 2 x 2: those at the diagonal are cut, of which the last is one block.
+  const std::string groups = mask_chart({.length = 1040, .block_size = 16});
+  EXPECT_EQ(count_of(groups, "<rect class='cut'"), 33U);
+  EXPECT_EQ(count_of(groups, "<rect class='full'"), 32U);
 }
 
 TEST(MaskBench, PacksDocumentsAroundTheirMeanLength) {
