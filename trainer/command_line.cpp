@@ -8,6 +8,7 @@
 #include <cxxopts.hpp>
 #include <filesystem>
 #include <iostream>
+#include <map>
 #include <sstream>
 #include <stdexcept>
 
@@ -82,8 +83,20 @@ std::pair<const Key*, std::string> parse_setting(const std::string& text) {
 }
 
 // The layer of the command line.
+using Settings = std::vector<std::pair<const Key*, std::string>>;
+
+void require_one_value_each(const Settings& settings) {
+  std::map<std::string, std::string> values;
+  for (const auto& [key, value] : settings) {
+    const auto [first, fresh] = values.emplace(key->path(), value);
+    if (fresh || first->second == value) continue;
+    throw std::invalid_argument("[config] " + key->path() + " is given twice, as '" +
+                                first->second + "' and as '" + value + "'; leave one out");
+  }
+}
+
 void apply_flags(Config& config, const cxxopts::ParseResult& parsed) {
-  std::vector<std::pair<const Key*, std::string>> settings;
+  Settings settings;
   if (parsed.count("set")) {
     for (const auto& text : parsed["set"].as<std::vector<std::string>>()) {
       settings.push_back(parse_setting(text));
@@ -107,6 +120,7 @@ void apply_flags(Config& config, const cxxopts::ParseResult& parsed) {
                            {"no-graph", "machine.graph", "off"}}) {
     if (given(one.flag)) settings.push_back({&find_key(one.key, "--set"), one.value});
   }
+  require_one_value_each(settings);
   apply_settings(config, settings);
 }
 

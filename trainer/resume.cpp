@@ -170,14 +170,12 @@ Config resumed_config(const ResumePoint& point, const std::function<void(Config&
   apply_yaml(saved, point.checkpoint / "config.yaml");
   const std::string id = std::exchange(saved.run_id, "");  // what settings name is a new one
   Config asked = saved;
+  if (point.branch) asked.runs_dir = fs::absolute(point.run).parent_path().string();
   settings(asked);
   check(asked);
   if (!point.branch && !asked.run_id.empty()) {
     refuse_to_resume("--run-id names a new run, and this one goes on as " + point.run.string() +
                      "; leave it out, or add --branch");
-  }
-  if (point.branch && asked.runs_dir == saved.runs_dir) {
-    asked.runs_dir = fs::absolute(point.run).parent_path().string();
   }
   Config before = resolve(saved), after = resolve(asked);
   if (!after.bos_id) after.bos_id = before.bos_id;  // what only the data tells

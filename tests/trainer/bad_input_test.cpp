@@ -72,6 +72,10 @@ TEST(BadInput, SettingsThatContradictEachOtherAreRefused) {
       {{"--vocab-size", "300", "--tokenizer-vocab-size", "400"}, "at most vocab_size 300, is 400"},
       {{"--mask", "window(-1)"}, "window(n) needs an integer n of at least 0"},
       {{"--quiet", "--json-lines"}, "give --quiet or --json-lines, not both"},
+      {{"--quiet", "--progress", "text"},
+       "output.progress is given twice, as 'text' and as 'none'; leave one out"},
+      {{"--set", "model.n_layer=2", "--n-layer", "3"},
+       "model.n_layer is given twice, as '2' and as '3'; leave one out"},
       {{"--branch"}, "--branch needs --resume RUN"},
   };
   for (const auto& [arguments, why] : cases) {

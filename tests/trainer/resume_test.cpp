@@ -280,5 +280,21 @@ TEST(Resume, ABranchIsANewRunThatLeavesItsParentAlone) {
   EXPECT_EQ(losses(twig.folder).size(), 9);
 }
 
+// Beside its parent, wherever that was moved to; elsewhere when told, though it be where the parent
+// was trained.
+TEST(Resume, ABranchLandsWhereItIsTold) {
+  const Config config = eight_steps();
+  const fs::path run = train(config, {"train"}).folder;
+  const fs::path moved = fs::path(config.runs_dir) / "elsewhere" / "run";
+  fs::create_directories(moved.parent_path());
+  fs::rename(run, moved);
+  EXPECT_EQ(resume(checkpoint_folder(moved, 6), {"--branch", "--run-id", "twig"}).folder,
+            moved.parent_path() / "twig");
+  EXPECT_EQ(resume(checkpoint_folder(moved, 6),
+                   {"--branch", "--run-id", "back", "--runs-dir", config.runs_dir})
+                .folder,
+            fs::path(config.runs_dir) / "back");
+}
+
 }  // namespace
 }  // namespace nanoflex
