@@ -47,6 +47,11 @@ std::vector<flex::Expression> masks_of(const AttentionChoice& choice) {
 
 void empty_cache() { c10::cuda::CUDACachingAllocator::emptyCache(); }
 
+// Says whether its capture came to an end, though it may have failed to become a graph since.
+struct Graph : at::cuda::CUDAGraph {
+  bool ended() const { return capture_ended_; }
+};
+
 template <class Call>
 void ignoring_errors(const Call& call) {
   try {
@@ -76,7 +81,7 @@ void close_impossible_capture(c10::DeviceIndex device, const Pool& pool) {
 // Records what `work` launches on the current stream, which after an error is as it was before. A
 // recording takes memory from the pool alone: what the allocator keeps of launched steps goes back.
 template <class Pool, class Work>
-void record(at::cuda::CUDAGraph& graph, const Pool& pool, const Work& work) {
+void record(Graph& graph, const Pool& pool, const Work& work) {
   const c10::DeviceIndex device = c10::cuda::current_device();
   empty_cache();
   graph.capture_begin(pool);
@@ -84,6 +89,7 @@ void record(at::cuda::CUDAGraph& graph, const Pool& pool, const Work& work) {
     work();
     graph.capture_end();
   } catch (...) {
+    if (graph.ended()) throw;  // no memory for the graph, say: reset() gives back what it holds
     ignoring_errors([&] {
       try {
         graph.capture_end();
@@ -278,7 +284,7 @@ class CudaRecorder : public StepRecorder {
   std::vector<AttentionChoice> choices_;  // of inputs_
   std::vector<KernelBlocks> blocks_;
   StepTensors result_;  // of a replay
-  at::cuda::CUDAGraph gradients_, update_;
+  Graph gradients_, update_;
   State state_ = State::launching;
   int64_t launched_ = 0, checked_ = 0;
   std::string news_;

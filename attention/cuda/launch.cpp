@@ -7,6 +7,7 @@
 #include <c10/cuda/CUDAStream.h>
 #include <cuda_runtime_api.h>
 
+#include <cstdlib>
 #include <limits>
 #include <map>
 #include <mutex>
@@ -33,6 +34,19 @@ Device describe(int index) {
           .architecture = "sm_" + std::to_string(capability) + (major >= 9 ? "a" : "")};
 }
 
+// Like C10_CUDA_CHECK, but says what the kernel was: one of many that are made as they are met.
+void check(cudaError_t error, const std::string& what) {
+  if (error == cudaSuccess) return;
+  cudaGetLastError();  // or the next call of LibTorch's would report it again
+  throw std::runtime_error("[cuda] " + what + ": " + cudaGetErrorString(error));
+}
+
+// NANOFLEX_CUDA_SYNC=1 waits for each kernel, so that what goes wrong in one is told of that one.
+bool waits_for_each() {
+  static const char* const value = std::getenv("NANOFLEX_CUDA_SYNC");
+  return value != nullptr && std::string(value) == "1";
+}
+
 /// Kernels that this process has loaded. They stay loaded: unloading at exit would meet a CUDA
 /// run-time that is gone.
 class LoadedKernels {
@@ -50,9 +64,11 @@ class LoadedKernels {
         CubinCache().get(kernel.name, kernel.text, *kernel.sources, architecture).image;
     cudaLibrary_t library = nullptr;
     cudaKernel_t loaded = nullptr;
-    C10_CUDA_CHECK(
-        cudaLibraryLoadData(&library, image.data(), nullptr, nullptr, 0, nullptr, nullptr, 0));
-    C10_CUDA_CHECK(cudaLibraryGetKernel(&loaded, library, kKernelName));
+    check(cudaLibraryLoadData(&library, image.data(), nullptr, nullptr, 0, nullptr, nullptr, 0),
+          kernel.name + ", made for " + architecture +
+              ", cannot be loaded; the driver must be of CUDA 13 or newer");
+    check(cudaLibraryGetKernel(&loaded, library, kKernelName),
+          kernel.name + " is not in its image");
     return loaded;
   }
 
@@ -89,8 +105,9 @@ void launch(const Kernel& kernel, const Grid& grid, std::initializer_list<const 
   RECORD_FUNCTION(kernel.name.c_str(), c10::ArrayRef<const c10::IValue>{});  // for profiles
   const void* loaded = kernels.get(kernel, current_device().architecture);
   // Beyond 48 KB a kernel has to ask, on each device; asking again costs next to nothing.
-  C10_CUDA_CHECK(cudaFuncSetAttribute(loaded, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                      kernel.shared_bytes));
+  check(cudaFuncSetAttribute(loaded, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                             kernel.shared_bytes),
+        kernel.name + " needs " + std::to_string(kernel.shared_bytes) + " bytes of shared memory");
   cudaLaunchConfig_t config = {};
   config.gridDim = dim3(static_cast<unsigned>(grid.x), static_cast<unsigned>(grid.y));
   config.blockDim = dim3(static_cast<unsigned>(kernel.threads));
@@ -98,7 +115,13 @@ void launch(const Kernel& kernel, const Grid& grid, std::initializer_list<const 
   config.stream = c10::cuda::getCurrentCUDAStream();
   std::vector<void*> arguments;
   for (const void* one : params) arguments.push_back(const_cast<void*>(one));
-  C10_CUDA_CHECK(cudaLaunchKernelExC(&config, loaded, arguments.data()));
+  check(cudaLaunchKernelExC(&config, loaded, arguments.data()), kernel.name);
+  cudaStreamCaptureStatus capturing = cudaStreamCaptureStatusNone;
+  if (!waits_for_each() || cudaStreamIsCapturing(config.stream, &capturing) != cudaSuccess ||
+      capturing != cudaStreamCaptureStatusNone) {
+    return;
+  }
+  check(cudaStreamSynchronize(config.stream), kernel.name);
 }
 
 }  // namespace nanoflex::cuda
