@@ -26,6 +26,12 @@ namespace {
 
 using nlohmann::json;
 
+#ifdef NANOFLEX_CUDA
+constexpr const char* kWithoutCuda = "";
+#else
+constexpr const char* kWithoutCuda = " (this build is without CUDA, for set-up found no driver)";
+#endif
+
 int64_t gpu_count() { return at::hasCUDA() ? at::detail::getCUDAHooks().deviceCount() : 0; }
 
 std::string cpu_model() {
@@ -83,9 +89,14 @@ at::Device choose_device(const std::string& name) {
   if (index >= gpu_count()) {
     throw std::invalid_argument("[machine] device '" + name +
                                 "' is not there: " + std::to_string(gpu_count()) +
-                                " CUDA devices were found; use --device cpu");
+                                " CUDA devices were found" + kWithoutCuda + "; use --device cpu");
   }
   return {at::kCUDA, static_cast<c10::DeviceIndex>(index)};
+}
+
+void use_deterministic_kernels(at::Device device) {
+  at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/!device.is_cuda());
+  at::globalContext().setDeterministicFillUninitializedMemory(false);
 }
 
 bool multiplies_bfloat16_fast(at::Device device) {

@@ -11,6 +11,10 @@ namespace nanoflex {
 /// there.
 at::Device choose_device(const std::string& name);
 
+/// From here on LibTorch's kernels give the same bits each time; on a GPU those that cannot are
+/// refused, on a CPU they warn.
+void use_deterministic_kernels(at::Device device);
+
 /// Whether bf16 matrix products run natively: CUDA from sm_80, x86 with AVX-512-BF16 or AMX.
 bool multiplies_bfloat16_fast(at::Device device);
 

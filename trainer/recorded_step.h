@@ -39,6 +39,8 @@ class RecordedStep {
   RecordedStep(const Gpt& model, const AttentionSetup& attention, Optimizers& optimizers,
                const RecordedStepOptions& options);
 
+  /// Whether one of the steps is recorded.
+  bool records() const { return recorder_ != nullptr; }
   /// As the function of step.h; every batch is of the first one's shape.
   StepReading compute_gradients(const data::Batch& batch);
   /// As Optimizers::step(), with the gradients of compute_gradients().

@@ -1,9 +1,12 @@
 #include "trainer/step.h"
 
 #include <ATen/TensorOperators.h>
+#include <c10/core/Event.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
 
 #include <algorithm>
+#include <exception>
+#include <utility>
 
 namespace nanoflex {
 
@@ -46,6 +49,25 @@ StepTensors run_gradients(const Gpt& model, const std::vector<AttentionChoice>& 
   return {total, optimizers.clip_gradients(options.grad_clip)};
 }
 
+struct StepReading::Arrival {
+  explicit Arrival(c10::DeviceType device) : copied(device) {}
+  // Where the GPU has failed, giving back memory that it was to write would end the program before
+  // the record says why: there it is kept.
+  ~Arrival() {
+    try {
+      copied.synchronize();
+    } catch (const std::exception&) {
+      new at::Tensor(std::move(values));
+    }
+  }
+  Arrival(const Arrival&) = delete;
+  Arrival& operator=(const Arrival&) = delete;
+
+  at::Tensor values =  // [2] fp64, of the host
+      at::empty({2}, at::TensorOptions(at::kDouble).pinned_memory(true));
+  c10::Event copied;
+};
+
 StepReading::StepReading(const StepTensors& tensors) {
   const at::Device device = tensors.loss.device();
   if (device.is_cpu()) {
@@ -54,17 +76,15 @@ StepReading::StepReading(const StepTensors& tensors) {
   }
   const at::Tensor both =
       at::stack({tensors.loss.to(at::kDouble), tensors.grad_norm.to(at::kDouble)});
-  values_ = at::empty({2}, at::TensorOptions(at::kDouble).pinned_memory(true));
-  values_.copy_(both, /*non_blocking=*/true);
-  const auto copied = std::make_shared<c10::Event>(device.type());
-  copied->record(c10::impl::VirtualGuardImpl(device.type()).getStream(device));
-  copied_ = copied;
+  arrival_ = std::make_shared<Arrival>(device.type());
+  arrival_->values.copy_(both, /*non_blocking=*/true);
+  arrival_->copied.record(c10::impl::VirtualGuardImpl(device.type()).getStream(device));
 }
 
 StepResult StepReading::wait() const {
-  if (!copied_) return known_;
-  copied_->synchronize();
-  const auto* values = values_.const_data_ptr<double>();
+  if (!arrival_) return known_;
+  arrival_->copied.synchronize();
+  const auto* values = arrival_->values.const_data_ptr<double>();
   return {values[0], values[1]};
 }
 

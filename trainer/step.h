@@ -1,7 +1,5 @@
 #pragma once
 
-#include <c10/core/Event.h>
-
 #include <memory>
 
 #include "data/loader.h"
@@ -47,16 +45,15 @@ StepTensors run_gradients(const Gpt& model, const std::vector<AttentionChoice>& 
 /// A step's result on its way to the host, which may queue more work meanwhile.
 class StepReading {
  public:
-  explicit StepReading(const StepResult& known) : known_(known) {}
   /// Queues the copy behind what computes the tensors; on a CPU they are there.
   explicit StepReading(const StepTensors& tensors);
 
   StepResult wait() const;
 
  private:
+  struct Arrival;
   StepResult known_{};
-  at::Tensor values_;  // [2] fp64, of the host
-  std::shared_ptr<const c10::Event> copied_;
+  std::shared_ptr<Arrival> arrival_;  // of what is not known yet
 };
 
 /// Forward and backward over one batch: leaves its gradients, clipped, in the model's parameters.

@@ -1,6 +1,5 @@
 #include "trainer/train.h"
 
-#include <ATen/Context.h>
 #include <ATen/core/grad_mode.h>
 
 #include <algorithm>
@@ -156,6 +155,7 @@ class Run {
     if (measures_anew(from, config_)) measure_.begin_anew();
     budget_.steps = steps_after(budget_, config_, measure_.steps, measure_.flops);
     elapsed_before_ = from.state.elapsed_seconds;
+    began_at_ = measure_.steps;
     if (!from.branch) saved_step_ = measure_.steps;
   }
 
@@ -274,9 +274,15 @@ class Run {
     progress_.say("profile: " + (folder_.path() / "profile.md").string());
   }
 
-  // Steps that were profiled are slower than they would be.
+  // Steps that were profiled are slower than they would be, and so are those in which this process
+  // records one.
   void record(StepMetrics metrics, bool validates) {
-    measure_.add(metrics, budget_, config_.warmup_steps + config_.profile);
+    int64_t unmeasured = config_.warmup_steps + config_.profile;
+    if (recorded_.records()) {
+      const int64_t recording = step_options().launched + kCheckedReplays;
+      unmeasured = std::max(unmeasured, began_at_ - measure_.unmeasured_steps + recording);
+    }
+    measure_.add(metrics, budget_, unmeasured);
     if (validates) validate(metrics);
     folder_.append(metrics);
     const double share = spent_share(budget_, metrics.step, elapsed());
@@ -365,6 +371,7 @@ class Run {
   std::optional<data::Batch> profiled_batch_;
   at::Tensor document_starts_;  // [1, T], of the row with most documents of its first batch
   Measurement measure_;
+  int64_t began_at_ = 0;                    // steps, in processes before this one
   double elapsed_before_ = 0;               // training, in processes before this one
   std::optional<Clock::time_point> begin_;  // of training, in this one
   int64_t saved_step_ = 0;                  // of the last checkpoint in folder_
@@ -383,10 +390,7 @@ TrainResult train(const Config& config, const std::vector<std::string>& command,
                   const std::optional<ResumePoint>& from, ReadBack read_back) {
   check(config);
   track_cpu_memory();
-  // A GPU's attention kernels add gradients in any order, and go on doing so where that only warns.
-  const bool warn_only = !choose_device(config.device).is_cuda();
-  at::globalContext().setDeterministicAlgorithms(true, warn_only);
-  at::globalContext().setDeterministicFillUninitializedMemory(false);
+  use_deterministic_kernels(choose_device(config.device));
   std::optional<Run> run;
   try {
     run.emplace(config, command, from, read_back);
