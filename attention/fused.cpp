@@ -4,11 +4,10 @@
 
 #include <torch/csrc/autograd/custom_function.h>
 
-#include <stdexcept>
-
 #include "attention/cpu/dispatch.h"
 #include "attention/cpu/fused_cpu.h"
 #include "attention/cuda/flash_cuda.h"
+#include "attention/differentiated_once.h"
 
 namespace nanoflex {
 namespace {
@@ -49,61 +48,37 @@ variable_list captured_tensors(const FusedOptions& options) {
   return all;
 }
 
-// What the backward pass needs beside tensors that autograd knows.
-struct Saved {
-  FusedResult result;
-  c10::intrusive_ptr<Call> call;
-};
-
-// The backward pass as a function of its own, so that deriving it again can be refused. `captured`
-// only tells autograd what the result depends on.
-struct FusedBackward : torch::autograd::Function<FusedBackward> {
-  static variable_list forward(AutogradContext* context, const at::Tensor& d_output,
-                               const at::Tensor& d_logsumexp, at::TensorList, const at::Tensor& q,
-                               const at::Tensor& k, const at::Tensor& v, const Saved& saved) {
-    context->saved_data["call"] = c10::IValue::make_capsule(saved.call);
-    const FusedGradients gradients =
-        run_backward(q, k, v, saved.result, d_output, d_logsumexp, saved.call->options);
-    variable_list all = {gradients.dq, gradients.dk, gradients.dv};
-    all.insert(all.end(), gradients.captured.begin(), gradients.captured.end());
-    return all;
-  }
-
-  static variable_list backward(AutogradContext* context, const variable_list&) {
-    const auto call =
-        c10::static_intrusive_pointer_cast<Call>(context->saved_data["call"].toCapsule());
-    throw std::invalid_argument("[attention] backend '" + call->backend +
-                                "' has no second derivative; use 'vanilla', which has");
-  }
-};
-
+// `captured` only tells autograd what the result depends on.
 struct FusedForward : torch::autograd::Function<FusedForward> {
   static variable_list forward(AutogradContext* context, const at::Tensor& q, const at::Tensor& k,
-                               const at::Tensor& v, at::TensorList captured,
+                               const at::Tensor& v, at::TensorList /*captured*/,
                                const c10::intrusive_ptr<Call>& call) {
     const FusedResult result = run_forward(q, k, v, call->options);
     variable_list saved = {q, k, v, result.output, result.logsumexp, result.denominator};
-    saved.insert(saved.end(), captured.begin(), captured.end());
     const variable_list read = captured_tensors(call->options);
     saved.insert(saved.end(), read.begin(), read.end());  // so that changes are noticed
     context->save_for_backward(saved);
     context->saved_data["call"] = c10::IValue::make_capsule(call);
-    context->saved_data["captured"] = static_cast<int64_t>(captured.size());
     return {result.output, result.logsumexp};
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& gradients) {
-    constexpr size_t kOwn = 6;  // of what is saved; those to differentiate by follow
-    const auto captured = static_cast<size_t>(context->saved_data["captured"].toInt());
     const variable_list saved = context->get_saved_variables();
     const auto call =
         c10::static_intrusive_pointer_cast<Call>(context->saved_data["call"].toCapsule());
     const at::Tensor d_output = gradients[0].defined() ? gradients[0] : at::zeros_like(saved[3]);
-    variable_list result = FusedBackward::apply(
-        d_output, gradients[1], at::TensorList(saved).slice(kOwn, captured), saved[0], saved[1],
-        saved[2], Saved{{saved[3], saved[4], saved[5]}, call});
+    FusedGradients found;
+    {
+      const at::NoGradGuard no_grad;
+      found = run_backward(saved[0], saved[1], saved[2], {saved[3], saved[4], saved[5]}, d_output,
+                           gradients[1], call->options);
+    }
+    variable_list result = {found.dq, found.dk, found.dv};
+    result.insert(result.end(), found.captured.begin(), found.captured.end());
     result.emplace_back();  // none for the call
-    return result;
+    return differentiated_once(std::move(result), gradients,
+                               "[attention] backend '" + call->backend +
+                                   "' has no second derivative; use 'vanilla', which has");
   }
 };
 

@@ -9,7 +9,7 @@ namespace nanoflex {
 namespace {
 
 [[noreturn]] void reject_name(const std::string& name) {
-  std::vector<std::string> known = names();
+  std::vector<std::string> known = backend_names();
   known.insert(known.begin(), "auto");
   const std::string close = nearest(name, known);
   throw std::invalid_argument("[attention] unknown backend '" + name + "'; " +
@@ -32,7 +32,7 @@ const Backend& named_backend(const std::string& name) {
   reject_name(name);
 }
 
-std::vector<std::string> names() {
+std::vector<std::string> backend_names() {
   std::vector<std::string> all;
   for (const Backend& backend : backends()) all.push_back(backend.name);
   return all;

@@ -24,7 +24,7 @@ struct Backend {
 const std::vector<Backend>& backends();
 
 /// Their names, in the table's order.
-std::vector<std::string> names();
+std::vector<std::string> backend_names();
 
 /// The backend of that name. Throws std::invalid_argument for an unknown one, naming the nearest.
 const Backend& named_backend(const std::string& name);

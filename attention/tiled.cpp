@@ -9,9 +9,9 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <limits>
-#include <stdexcept>
 
 #include "attention/backends.h"
+#include "attention/differentiated_once.h"
 #include "attention/tiles.h"
 
 namespace nanoflex {
@@ -135,32 +135,27 @@ Gradients tiled_backward(const Problem& p, const Gradients& zeros, const at::Ten
   return zeros;
 }
 
+// From what TiledForward saved and the gradients of its results, of which either may be undefined.
+Gradients tiled_gradients(const Problem& p, const variable_list& saved,
+                          const variable_list& upstream) {
+  const at::NoGradGuard no_grad;
+  const at::Tensor &q = saved[0], &k = saved[1], &v = saved[2], &o = saved[3];
+  const at::Tensor d_output = upstream[0].defined() ? upstream[0] : at::zeros_like(q);
+  const at::Tensor queries = p.queries(q) * p.scale, keys = p.keys(k), values = p.keys(v);
+  const at::Tensor d_o = p.queries(d_output), logsumexp = saved[4].view({p.N, p.G, p.T, 1});
+  at::Tensor correction = (d_o * p.queries(o)).sum(-1, /*keepdim=*/true);
+  if (upstream[1].defined()) correction = correction - p.queries(upstream[1]);
+  const Gradients zeros = {at::zeros_like(queries), at::zeros_like(keys), at::zeros_like(values)};
+  const auto [dq, dk, dv] =
+      tiled_backward(p, zeros, queries, keys, values, logsumexp, d_o, correction);
+  return {dq.view(q.sizes()).to(q.scalar_type()), dk.view(k.sizes()).to(k.scalar_type()),
+          dv.view(v.sizes()).to(v.scalar_type())};
+}
+
 // Autograd's context holds no C++ values but those in a capsule.
 struct SavedMask : torch::CustomClassHolder {
   explicit SavedMask(flex::Expression mask) : mask(std::move(mask)) {}
   flex::Expression mask;
-};
-
-// The backward pass as a function of its own, so that deriving it again can be refused.
-struct TiledBackward : torch::autograd::Function<TiledBackward> {
-  static variable_list forward(AutogradContext*, const at::Tensor& q, const at::Tensor& k,
-                               const at::Tensor& v, const at::Tensor& o,
-                               const at::Tensor& logsumexp, const at::Tensor& d_output,
-                               const at::Tensor& d_logsumexp, const Problem& p) {
-    const at::Tensor queries = p.queries(q) * p.scale, keys = p.keys(k), values = p.keys(v);
-    const at::Tensor d_o = p.queries(d_output), lse = logsumexp.view({p.N, p.G, p.T, 1});
-    at::Tensor correction = (d_o * p.queries(o)).sum(-1, /*keepdim=*/true);
-    if (d_logsumexp.defined()) correction = correction - p.queries(d_logsumexp);
-    const Gradients zeros = {at::zeros_like(queries), at::zeros_like(keys), at::zeros_like(values)};
-    const auto [dq, dk, dv] = tiled_backward(p, zeros, queries, keys, values, lse, d_o, correction);
-    return {dq.view(q.sizes()).to(q.scalar_type()), dk.view(k.sizes()).to(k.scalar_type()),
-            dv.view(v.sizes()).to(v.scalar_type())};
-  }
-
-  static variable_list backward(AutogradContext*, const variable_list&) {
-    throw std::invalid_argument(
-        "[attention] backend 'tiled' has no second derivative; use 'vanilla', which has");
-  }
 };
 
 struct TiledForward : torch::autograd::Function<TiledForward> {
@@ -183,14 +178,11 @@ struct TiledForward : torch::autograd::Function<TiledForward> {
     const variable_list saved = context->get_saved_variables();
     const auto mask =
         c10::static_intrusive_pointer_cast<SavedMask>(context->saved_data["mask"].toCapsule());
-    const double scale = context->saved_data["scale"].toDouble();
-    const at::Tensor& q = saved[0];
-    const at::Tensor d_output = gradients[0].defined() ? gradients[0] : at::zeros_like(q);
-    variable_list result =
-        TiledBackward::apply(q, saved[1], saved[2], saved[3], saved[4], d_output, gradients[1],
-                             Problem(q, saved[1], mask->mask, scale));
-    result.resize(5);  // none for mask and scale
-    return result;
+    const Problem p(saved[0], saved[1], mask->mask, context->saved_data["scale"].toDouble());
+    const auto [dq, dk, dv] = tiled_gradients(p, saved, gradients);
+    return differentiated_once(  // none for mask and scale
+        {dq, dk, dv, {}, {}}, gradients,
+        "[attention] backend 'tiled' has no second derivative; use 'vanilla', which has");
   }
 };
 

@@ -7,9 +7,9 @@
 #include <algorithm>
 #include <stdexcept>
 
+#include "attention/differentiated_once.h"
 #include "model/cpu/dispatch.h"
 #include "model/cuda/head_cuda.h"
-#include "model/differentiated_once.h"
 #include "model/head_cpu.h"
 #include "model/layers_cpu.h"
 
@@ -19,7 +19,6 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-constexpr int64_t kIgnored = -1;
 constexpr int64_t kChunkElements = int64_t{256} * 50304;  // logits alive at once: 51 MB in fp32
 constexpr int64_t kTileElements = int64_t{1} << 21;       // logits made at once: 8 MB in fp32
 
@@ -42,7 +41,7 @@ void check_targets(const at::Tensor& targets, int64_t vocabulary) {
   if (targets.numel() == 0) return;
   const auto [low, high] = targets.aminmax();
   for (const int64_t target : {low.item<int64_t>(), high.item<int64_t>()}) {
-    if (target == kIgnored || (target >= 0 && target < vocabulary)) continue;
+    if (target == kIgnoredTarget || (target >= 0 && target < vocabulary)) continue;
     throw std::invalid_argument("[model] targets must be -1 or tokens below vocab_size " +
                                 std::to_string(vocabulary) + ", one is " + std::to_string(target));
   }
@@ -90,7 +89,7 @@ class PlainHead {
     const at::Tensor x = x_.narrow(0, row, rows);
     const at::Tensor tanh = capped(x, weight_);
     const at::Tensor logits = tanh * kLogitSoftcap;
-    const at::Tensor valid = (targets != kIgnored).unsqueeze(1);
+    const at::Tensor valid = (targets != kIgnoredTarget).unsqueeze(1);
     const at::Tensor target = targets.unsqueeze(1).clamp_min(0);
     const at::Tensor logsumexp = at::logsumexp(logits, 1, /*keepdim=*/true);
     const at::Tensor losses =
@@ -151,11 +150,8 @@ struct HeadLoss : torch::autograd::Function<HeadLoss> {
                             const at::Tensor& targets, const HeadLossOptions& options,
                             bool gradients) {
     const auto count = static_cast<double>(options.count);
-    const HeadResult result = run_head(x, copy, targets,
-                                       {.softcap = kLogitSoftcap,
-                                        .factor = 1 / count,
-                                        .z_loss = options.z_loss,
-                                        .gradients = gradients});
+    const HeadResult result = run_head(
+        x, copy, targets, {.factor = 1 / count, .z_loss = options.z_loss, .gradients = gradients});
     context->saved_data["dx"] = result.dx;
     context->saved_data["dweight"] = result.dweight;
     return result.losses.sum() / count;
@@ -167,7 +163,9 @@ struct HeadLoss : torch::autograd::Function<HeadLoss> {
     // On a GPU, asking would wait for it.
     const bool is_one = upstream.is_cpu() && upstream.item<double>() == 1;
     if (!is_one) dx.mul_(upstream), dweight.mul_(upstream);
-    return differentiated_once({dx, dweight, {}, {}, {}, {}}, gradients, "head_loss");
+    return differentiated_once(
+        {dx, dweight, {}, {}, {}, {}}, gradients,
+        "[model] head_loss has no second derivative; use head_loss_reference, which has");
   }
 };
 
@@ -199,9 +197,7 @@ at::Tensor head_token_losses(const at::Tensor& x, const CastWeight& weight,
                              const at::Tensor& targets) {
   const at::NoGradGuard no_grad;
   RECORD_USER_SCOPE(kHeadScope);
-  return run_head(x, weight.copy_in(x.scalar_type()), targets,
-                  {.softcap = kLogitSoftcap, .gradients = false})
-      .losses;
+  return run_head(x, weight.copy_in(x.scalar_type()), targets, {.gradients = false}).losses;
 }
 
 at::Tensor head_loss(const at::Tensor& x, const CastWeight& weight, const at::Tensor& targets,
@@ -218,9 +214,10 @@ at::Tensor head_loss_reference(const at::Tensor& x, const at::Tensor& weight,
   const at::Tensor z = at::mm(x, weight.to(x.scalar_type()).t()).to(accumulation_type(x));
   const at::Tensor logits = kLogitSoftcap * (z / kLogitSoftcap).tanh();
   const at::Tensor losses =
-      at::cross_entropy_loss(logits, targets, {}, at::Reduction::Sum, kIgnored);
+      at::cross_entropy_loss(logits, targets, {}, at::Reduction::Sum, kIgnoredTarget);
   const at::Tensor squares = at::logsumexp(logits, 1).square();
-  const at::Tensor z_losses = squares.masked_fill(targets == kIgnored, 0).sum() * options.z_loss;
+  const at::Tensor z_losses =
+      squares.masked_fill(targets == kIgnoredTarget, 0).sum() * options.z_loss;
   return (losses + z_losses) / static_cast<double>(options.count);
 }
 

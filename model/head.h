@@ -7,6 +7,7 @@
 namespace nanoflex {
 
 inline constexpr double kLogitSoftcap = 15;
+inline constexpr int64_t kIgnoredTarget = -1;           ///< of rows that do not count
 inline constexpr char kHeadScope[] = "nanoflex::head";  ///< of at::RecordFunction, for profiles
 
 /// The head's logits: softcap * tanh(x weight^T / softcap), fp32 (fp64 for fp64 inputs).

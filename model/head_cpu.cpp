@@ -2,12 +2,15 @@
 
 #include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
+#include <ATen/ceil_div.h>
 
 #include <algorithm>
-#include <atomic>
 #include <cmath>
+#include <vector>
 
+#include "attention/units.h"
 #include "model/cpu/dispatch.h"
+#include "model/head.h"
 
 namespace nanoflex {
 namespace {
@@ -16,7 +19,6 @@ using cpu::HeadChunk;
 using cpu::HeadKernels;
 
 constexpr int64_t kSections = 48;  // of the vocabulary: enough for many cores, whatever there are
-constexpr int64_t kIgnoredTarget = -1;
 
 // Work of one thread at a time, on a chunk of rows after the other.
 class Head {
@@ -31,8 +33,8 @@ class Head {
         rows_(std::clamp<int64_t>(x.size(0), 1, kernels.rows(x.size(1)))),
         stride_(cpu::head_stride(rows_)) {
     const int64_t N = x.size(0), C = x.size(1), V = weight.size(0);
-    tiles_per_section_ = (V + cpu::kHeadTile * kSections - 1) / (cpu::kHeadTile * kSections);
-    sections_ = (V + section_size() - 1) / section_size();
+    tiles_per_section_ = at::ceil_div(V, cpu::kHeadTile * kSections);
+    sections_ = at::ceil_div(V, section_size());
     const auto floats = x.options().dtype(at::kFloat);
     columns_ = at::empty({cpu::padded_width(C), stride_}, floats);
     sums_ = at::empty({sections_, stride_}, floats);
@@ -62,7 +64,7 @@ class Head {
     HeadChunk chunk = {.C = x_.size(1),
                        .rows = rows,
                        .stride = stride_,
-                       .softcap = static_cast<float>(options_.softcap),
+                       .softcap = static_cast<float>(kLogitSoftcap),
                        .x = x_.narrow(0, row, rows).const_data_ptr(),
                        .weight = weight_.const_data_ptr(),
                        .targets = targets_.const_data_ptr<int64_t>() + row,
@@ -91,21 +93,19 @@ class Head {
                       result_.dx.narrow(0, row, rows).mutable_data_ptr());
   }
 
-  // Each section by the thread that is free first; no result depends on which.
+  // No result depends on which thread takes which section.
   template <typename Body>
   void for_sections(const Body& body) const {
     const int64_t bytes = kernels_.scratch_bytes(x_.size(1));
-    std::atomic<int64_t> next = 0;
-    const auto work = [&] {
-      const at::Tensor memory = at::empty({bytes}, at::kByte);  // LibTorch aligns to 64 bytes
-      for (int64_t i = next++; i < sections_; i = next++) {
-        const int64_t begin = i * section_size();
-        body(i, {begin, std::min(begin + section_size(), weight_.size(0))},
-             static_cast<char*>(memory.mutable_data_ptr()));
-      }
-    };
     const int64_t threads = std::min<int64_t>(sections_, at::get_num_threads());
-    at::parallel_for(0, threads, 1, [&](int64_t, int64_t) { work(); });
+    std::vector<at::Tensor> memory(threads);
+    for_each_unit(sections_, threads, [&](int64_t i, int64_t thread) {
+      at::Tensor& scratch = memory[thread];
+      if (!scratch.defined()) scratch = at::empty({bytes}, at::kByte);  // aligned to 64 bytes
+      const int64_t begin = i * section_size();
+      body(i, {begin, std::min(begin + section_size(), weight_.size(0))},
+           static_cast<char*>(scratch.mutable_data_ptr()));
+    });
   }
 
   // Losses of the chunk's rows, the factors that their slopes lack, and the slopes of targets,
@@ -119,8 +119,8 @@ class Head {
       float& factor = factors_.mutable_data_ptr<float>()[i];
       losses[i] = factor = 0;
       if (target == kIgnoredTarget) continue;
-      const double tanh = std::tanh(chunk.target_z[i] / options_.softcap);
-      const double logit = options_.softcap * tanh, logsumexp = std::log(sum);
+      const double tanh = std::tanh(chunk.target_z[i] / kLogitSoftcap);
+      const double logit = kLogitSoftcap * tanh, logsumexp = std::log(sum);
       losses[i] = static_cast<float>(logsumexp - logit + options_.z_loss * logsumexp * logsumexp);
       const double stretch = 1 + 2 * options_.z_loss * logsumexp;
       factor = static_cast<float>(options_.factor * stretch / sum);

@@ -12,17 +12,15 @@ struct HeadResult {
 };
 
 struct HeadOptions {
-  double softcap = 0;
   double factor = 1;      ///< of the gradients
   double z_loss = 0;      ///< as in head.h
   bool gradients = true;  ///< else losses only
 };
 
-/// Cross-entropy of softcap tanh(x weight^T / softcap), and its gradients, on tiles that stay in
-/// cache: of the logits' size there is 1 / (N / 256) of a tensor at any time, and nothing is
-/// computed twice. x: [N, C]; weight: [V, C]; both fp32 or both bf16, contiguous; targets: [N]
-/// int64, contiguous, below V. dx is in x's dtype, dweight in fp32. The same bits for any number of
-/// threads.
+/// Cross-entropy of head.h's logits, and its gradients, on tiles that stay in cache: logits exist
+/// for a chunk of at most HeadKernels::rows at a time, and nothing is computed twice. x: [N, C];
+/// weight: [V, C]; both fp32 or both bf16, contiguous; targets: [N] int64, contiguous, below V. dx
+/// is in x's dtype, dweight in fp32. The same bits for any number of threads.
 HeadResult head_cpu(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& targets,
                     const HeadOptions& options, const cpu::ModelKernelSet& kernels);
 

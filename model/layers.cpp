@@ -5,8 +5,8 @@
 #include <ATen/ops/rms_norm.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include "attention/differentiated_once.h"
 #include "model/cpu/dispatch.h"
-#include "model/differentiated_once.h"
 #include "model/layers_cpu.h"
 
 namespace nanoflex {
@@ -27,7 +27,9 @@ struct FusedNorm : torch::autograd::Function<FusedNorm> {
     const variable_list saved = context->get_saved_variables();
     const at::Tensor dx = norm_backward_cpu({saved[0], saved[1]}, gradients[0].contiguous(),
                                             {saved[2], saved[3]}, cpu::chosen_model_kernels());
-    return differentiated_once({dx, {}}, gradients, "rms_norm");
+    return differentiated_once(
+        {dx, {}}, gradients,
+        "[model] rms_norm has no second derivative; use rms_norm_reference, which has");
   }
 };
 
@@ -41,7 +43,9 @@ struct FusedReluSquared : torch::autograd::Function<FusedReluSquared> {
   static variable_list backward(AutogradContext* context, const variable_list& gradients) {
     const at::Tensor dx = relu_squared_backward_cpu(
         context->get_saved_variables()[0], gradients[0].contiguous(), cpu::chosen_model_kernels());
-    return differentiated_once({dx}, gradients, "relu_squared");
+    return differentiated_once(
+        {dx}, gradients,
+        "[model] relu_squared has no second derivative; use relu_squared_reference, which has");
   }
 };
 

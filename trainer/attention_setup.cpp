@@ -6,9 +6,9 @@
 
 #include "attention/flex/block_mask.h"
 #include "attention/flex/bounds.h"
+#include "attention/flex/masks.h"
 #include "attention/flex/parse.h"
 #include "attention/flex/scores.h"
-#include "attention/nearest.h"
 #include "attention/registry.h"
 #include "model/safetensors.h"
 
@@ -68,18 +68,14 @@ std::vector<std::optional<int64_t>> windows_of(const Config& config) {
   return windows;
 }
 
-void collect_reads(const flex::Expression& expression, const std::string& name,
-                   std::vector<flex::Expression>& reads) {
-  const flex::Node& node = expression.node();
-  if (node.op == flex::Op::kLoad && node.name == name) reads.push_back(expression);
-  for (const flex::Expression& operand : node.operands) collect_reads(operand, name, reads);
-}
-
 // The sizes of a tensor that a score reads: as large as its indices ask for.
 std::vector<int64_t> sizes_read(const flex::Expression& score, const std::string& name,
                                 const flex::Box& box) {
   std::vector<flex::Expression> reads;
-  collect_reads(score, name, reads);
+  flex::for_each_node(score, [&](const flex::Expression& part) {
+    const flex::Node& node = part.node();
+    if (node.op == flex::Op::kLoad && node.name == name) reads.push_back(part);
+  });
   if (reads.empty()) reject_attention("learned tensor '" + name + "' is not read by the score");
   std::vector<int64_t> sizes(reads[0].node().operands.size(), 1);
   for (const flex::Expression& read : reads) {
@@ -112,10 +108,8 @@ void add_tensors(AttentionSetup& setup, const Config& config, at::Device device)
       setup.tensors[name] = flex::alibi_slopes(config.n_head).to(device);
     }
   }
-  const flex::Box box = {.b_high = config.batch_size - 1,
-                         .h_high = config.n_head - 1,
-                         .q_high = config.sequence_len - 1,
-                         .kv_high = config.sequence_len - 1};
+  const flex::Box box =
+      flex::whole_box(config.batch_size, config.n_head, config.sequence_len, config.sequence_len);
   for (const std::string& name : learned) {
     const std::vector<int64_t> sizes = sizes_read(setup.score, name, box);
     const auto known = setup.tensors.find(name);

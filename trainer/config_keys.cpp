@@ -8,7 +8,7 @@ namespace {
 
 std::vector<std::string> backend_choices() {
   std::vector<std::string> choices = {"auto"};
-  for (const std::string& name : names()) choices.push_back(name);
+  for (const std::string& name : backend_names()) choices.push_back(name);
   return choices;
 }
 

@@ -1,34 +1,29 @@
 #include "trainer/updates_cpu.h"
 
 #include <ATen/Parallel.h>
+#include <ATen/ceil_div.h>
 
 #include <algorithm>
-#include <atomic>
+
+#include "attention/units.h"
 
 namespace nanoflex {
 namespace {
 
 constexpr int64_t kPiece = 16384;  // elements that a thread takes at a time
 
-// Calls body(tensor, piece) for each piece of each tensor, by the thread that is free first.
-// pieces: how many each tensor has.
+// Calls body(tensor, piece) for each piece of each tensor. pieces: how many each tensor has.
 template <typename Body>
 void for_pieces(const std::vector<int64_t>& pieces, const Body& body) {
   std::vector<int64_t> ends;  // of each tensor, counted over all of them
   for (const int64_t count : pieces) ends.push_back(count + (ends.empty() ? 0 : ends.back()));
   const int64_t all = ends.empty() ? 0 : ends.back();
-  std::atomic<int64_t> next = 0;
-  const auto work = [&] {
-    for (int64_t i = next++; i < all; i = next++) {
-      const size_t tensor = std::upper_bound(ends.begin(), ends.end(), i) - ends.begin();
-      body(tensor, i - (ends[tensor] - pieces[tensor]));
-    }
-  };
   const int64_t threads = std::min<int64_t>(all, at::get_num_threads());
-  at::parallel_for(0, threads, 1, [&](int64_t, int64_t) { work(); });
+  for_each_unit(all, threads, [&](int64_t i, int64_t) {
+    const size_t tensor = std::upper_bound(ends.begin(), ends.end(), i) - ends.begin();
+    body(tensor, i - (ends[tensor] - pieces[tensor]));
+  });
 }
-
-int64_t quotient(int64_t x, int64_t by) { return (x + by - 1) / by; }
 
 uint16_t* bits(const at::Tensor& x) {
   return x.defined() ? static_cast<uint16_t*>(x.mutable_data_ptr()) : nullptr;
@@ -53,7 +48,7 @@ class AdamWRows {
              .copy = bits(tensor.copy)};
   }
 
-  int64_t pieces() const { return quotient(rows_, rows_per_piece()); }
+  int64_t pieces() const { return at::ceil_div(rows_, rows_per_piece()); }
 
   void run(int64_t piece) const {
     const int64_t begin = piece * rows_per_piece();
@@ -110,7 +105,7 @@ at::Tensor take_momentum_cpu(const at::Tensor& momentum, const std::vector<at::T
   const int64_t size = momentum[0].numel();
   std::vector<at::Tensor> contiguous;
   for (const at::Tensor& gradient : gradients) contiguous.push_back(gradient.contiguous());
-  const std::vector<int64_t> pieces(gradients.size(), quotient(size, kPiece));
+  const std::vector<int64_t> pieces(gradients.size(), at::ceil_div(size, kPiece));
   for_pieces(pieces, [&](size_t matrix, int64_t piece) {
     const int64_t begin = piece * kPiece, at = static_cast<int64_t>(matrix) * size + begin;
     kernels.updates.momentum({.count = std::min(kPiece, size - begin),
@@ -126,7 +121,7 @@ void move_cpu(const std::vector<CastWeight>& weights, const at::Tensor& directio
               const cpu::ModelKernelSet& kernels) {
   const at::Tensor directions = direction.contiguous();
   const int64_t size = directions[0].numel();
-  const std::vector<int64_t> pieces(weights.size(), quotient(size, kPiece));
+  const std::vector<int64_t> pieces(weights.size(), at::ceil_div(size, kPiece));
   for_pieces(pieces, [&](size_t matrix, int64_t piece) {
     const int64_t begin = piece * kPiece;
     uint16_t* const copy = bits(weights[matrix].bfloat16_copy());

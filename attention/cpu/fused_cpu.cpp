@@ -1,6 +1,7 @@
 #include "attention/cpu/fused_cpu.h"
 
 #include <ATen/Parallel.h>
+#include <ATen/ceil_div.h>
 
 #include <algorithm>
 #include <atomic>
@@ -12,6 +13,7 @@
 #include "attention/cpu/sight.h"
 #include "attention/flex/tile_code.h"
 #include "attention/philox.h"
+#include "attention/units.h"
 
 namespace nanoflex::cpu {
 namespace {
@@ -91,8 +93,7 @@ int64_t threads_for(int64_t count, bool serial) {
   return serial ? 1 : std::min<int64_t>(count, at::get_num_threads());
 }
 
-// Runs body(unit, thread, scratch) for units 0 .. count, each by the thread that is free first;
-// units begin in order. Results must not depend on who runs what.
+// for_each_unit() of body(unit, thread, scratch).
 template <typename Body>
 void run_units(int64_t count, int64_t scratch_bytes, bool serial, const Body& body) {
   const int64_t threads = threads_for(count, serial);
@@ -100,19 +101,9 @@ void run_units(int64_t count, int64_t scratch_bytes, bool serial, const Body& bo
   const at::Tensor memory = at::empty({threads * bytes + 64}, at::kByte);
   auto* begin = static_cast<char*>(memory.mutable_data_ptr());
   begin += (64 - reinterpret_cast<uintptr_t>(begin) % 64) % 64;
-  std::atomic<int64_t> next = 0;
-  const auto work = [&](int64_t thread) {
-    for (int64_t unit = next++; unit < count; unit = next++) {
-      body(unit, thread, begin + thread * bytes);
-    }
-  };
-  if (threads == 1) return work(0);
-  at::parallel_for(0, threads, 1, [&](int64_t first, int64_t last) {
-    for (int64_t thread = first; thread < last; ++thread) work(thread);
-  });
+  for_each_unit(count, threads,
+                [&](int64_t unit, int64_t thread) { body(unit, thread, begin + thread * bytes); });
 }
-
-int64_t divided_up(int64_t x, int64_t y) { return (x + y - 1) / y; }
 
 // Multiplications of one product of q and k, if nothing is hidden.
 int64_t products(const Problem& p) { return p.B * p.H * p.T * p.S * p.D; }
@@ -125,15 +116,15 @@ struct ForwardPlan {
   ForwardPlan(const Problem& p, const Kernels& kernels)
       : heads(p.program ? p.B * p.H : p.B * p.H_kv), columns(p.B * p.H * p.T / heads) {
     const int64_t wanted = kUnitsPerThread * at::get_num_threads();
-    const int64_t even = divided_up(heads * columns, wanted);
-    column_block =
-        std::clamp(divided_up(even, kernels.lanes) * kernels.lanes, kernels.lanes, kernels.columns);
-    column_blocks = divided_up(columns, column_block);
+    const int64_t even = at::ceil_div(heads * columns, wanted);
+    column_block = std::clamp(at::ceil_div(even, kernels.lanes) * kernels.lanes, kernels.lanes,
+                              kernels.columns);
+    column_blocks = at::ceil_div(columns, column_block);
     const int64_t units = heads * column_blocks;
     const bool few = units < at::get_num_threads();
-    splits = few ? std::clamp<int64_t>(p.S / kFewestSplitKeys, 1, divided_up(wanted, units)) : 1;
-    split_keys = divided_up(divided_up(p.S, splits), 2) * 2;
-    splits = divided_up(p.S, split_keys);
+    splits = few ? std::clamp<int64_t>(p.S / kFewestSplitKeys, 1, at::ceil_div(wanted, units)) : 1;
+    split_keys = at::ceil_div(at::ceil_div(p.S, splits), int64_t{2}) * 2;
+    splits = at::ceil_div(p.S, split_keys);
   }
 
   int64_t units() const { return heads * column_blocks * splits; }
@@ -204,7 +195,7 @@ at::Tensor compute_delta(Problem& p, const at::Tensor& d_logsumexp, const Kernel
   const at::Tensor given = d_logsumexp.defined() ? d_logsumexp.contiguous() : d_logsumexp;
   const float* d_lse = given.defined() ? given.const_data_ptr<float>() : nullptr;
   at::parallel_for(
-      0, delta.numel(), divided_up(kSerialProducts, p.D), [&](int64_t at, int64_t end) {
+      0, delta.numel(), at::ceil_div(kSerialProducts, p.D), [&](int64_t at, int64_t end) {
         while (at < end) {
           const int64_t head = at / p.T, row = at % p.T, rows = std::min(end - at, p.T - row);
           kernels.delta(p, d_lse, head / p.H, head % p.H, row, rows,
@@ -216,9 +207,9 @@ at::Tensor compute_delta(Problem& p, const at::Tensor& d_logsumexp, const Kernel
 }
 
 int64_t keys_per_unit(const Problem& p, const Kernels& kernels) {
-  const int64_t even = divided_up(p.B * p.H_kv * p.S, kUnitsPerThread * at::get_num_threads());
+  const int64_t even = at::ceil_div(p.B * p.H_kv * p.S, kUnitsPerThread * at::get_num_threads());
   int64_t keys =
-      std::clamp(divided_up(even, kernels.lanes) * kernels.lanes, kernels.lanes, kernels.keys);
+      std::clamp(at::ceil_div(even, kernels.lanes) * kernels.lanes, kernels.lanes, kernels.keys);
   // No unit lies in a part of a block beside another block, where that can be.
   const auto fits = [&] { return p.blocks.size % keys == 0 || keys % p.blocks.size == 0; };
   while (p.blocks.kinds && !fits() && keys > kernels.lanes) keys -= kernels.lanes;
@@ -253,7 +244,7 @@ class GradientTotals {
  public:
   GradientTotals(int64_t size, int64_t threads)
       : size_(size),
-        chunks_(divided_up(size, GradientSums::kChunk)),
+        chunks_(at::ceil_div(size, GradientSums::kChunk)),
         totals_(at::zeros({size}, at::kDouble)),
         sums_(at::zeros({threads, size}, at::kDouble)),
         touched_(at::zeros({threads, chunks_}, at::kByte)) {}
@@ -340,7 +331,7 @@ FusedGradients backward(const at::Tensor& q_any, const at::Tensor& k_any, const 
   p.dq_sums = dq_sums.mutable_data_ptr<float>();
   p.dq = rows_of(gradients.dq), p.dk = rows_of(gradients.dk), p.dv = rows_of(gradients.dv);
 
-  const int64_t keys = keys_per_unit(p, kernels), blocks = divided_up(p.S, keys);
+  const int64_t keys = keys_per_unit(p, kernels), blocks = at::ceil_div(p.S, keys);
   const int64_t heads = p.B * p.H_kv;
   const bool serial = products(p) < kSerialProducts;
   const at::Tensor turn = first_turns(p, kernels.queries, keys, gradients.dq);

@@ -71,10 +71,11 @@ struct ForwardUnit {
                              ///< the other key ranges
 };
 
-/// A unit of the backward pass: keys key .. key + keys of one key head, against all queries.
+/// A unit of the backward pass: the index-th keys_per_unit keys of one key head, against all
+/// queries.
 struct BackwardUnit {
   int64_t b, h_kv;
-  int64_t index;  ///< of the unit in its head: key = index * keys_per_unit
+  int64_t index;  ///< of the unit in its head: its first key is index * keys_per_unit
   int64_t keys_per_unit;
   uint32_t* turn;  ///< [B, H, tiles of queries]: the index of the unit that adds to that tile of dq
                    ///< next, at first the first that sees it. So the order is fixed.

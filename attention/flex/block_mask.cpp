@@ -1,5 +1,7 @@
 #include "attention/flex/block_mask.h"
 
+#include <ATen/ceil_div.h>
+
 #include <algorithm>
 #include <array>
 #include <limits>
@@ -15,10 +17,6 @@ constexpr int64_t kMostBlocks = std::numeric_limits<int32_t>::max();
 
 [[noreturn]] void reject_blocks(const std::string& what) {
   throw std::invalid_argument("[block mask] " + what);
-}
-
-int64_t blocks_in(int64_t length, int64_t block_size) {
-  return (length + block_size - 1) / block_size;
 }
 
 BlockMaskOptions checked(const BlockMaskOptions& options) {
@@ -39,8 +37,8 @@ class Builder {
   Builder(const Expression& mask, const BlockMaskOptions& options)
       : options_(checked(options)),
         judge_(mask, options_),
-        query_blocks_(blocks_in(options.T, options.block_size)),
-        key_blocks_(blocks_in(options.S, options.block_size)) {
+        query_blocks_(at::ceil_div(options.T, options.block_size)),
+        key_blocks_(at::ceil_div(options.S, options.block_size)) {
     const double blocks = static_cast<double>(judge_.batches()) *
                           static_cast<double>(judge_.heads()) * static_cast<double>(query_blocks_) *
                           static_cast<double>(key_blocks_);

@@ -23,6 +23,11 @@ struct Box {
   int64_t kv_low = 0, kv_high = 0;
 };
 
+/// All indices of B batches, H heads and S keys, of which the last T are the queries' positions.
+inline Box whole_box(int64_t B, int64_t H, int64_t T, int64_t S) {
+  return {.b_high = B - 1, .h_high = H - 1, .q_low = S - T, .q_high = S - 1, .kv_high = S - 1};
+}
+
 /// What evaluate() computes floats in: fp32 (masks, and scores in fp32), or either that or fp64.
 enum class Floats { kSingle, kSingleOrDouble };
 

@@ -1,4 +1,6 @@
 // A block mask as a picture in plain text.
+#include <ATen/ceil_div.h>
+
 #include <algorithm>
 #include <cstdio>
 #include <sstream>
@@ -11,8 +13,6 @@ namespace {
 // A letter is about twice as high as wide, so a square picture has half as many lines.
 constexpr int64_t kMostColumns = 64, kMostLines = 32;
 
-int64_t divided_up(int64_t x, int64_t by) { return (x + by - 1) / by; }
-
 // kinds: blocks of one batch and head. Cut, unless all are of one kind.
 char letter_of(const at::Tensor& kinds) {
   const auto first = kinds[0][0].item<uint8_t>();
@@ -24,8 +24,8 @@ char letter_of(const at::Tensor& kinds) {
 }  // namespace
 
 std::string describe(const BlockMask& mask) {
-  const int64_t wide = divided_up(mask.key_blocks, kMostColumns),
-                high = divided_up(mask.query_blocks, kMostLines);
+  const int64_t wide = at::ceil_div(mask.key_blocks, kMostColumns),
+                high = at::ceil_div(mask.query_blocks, kMostLines);
   std::ostringstream text;
   for (int64_t row = 0; row < mask.query_blocks; row += high) {
     const at::Tensor line = mask.kinds[0][0].slice(0, row, std::min(row + high, mask.query_blocks));

@@ -2,7 +2,6 @@
 
 #include <ATen/TensorOperators.h>
 
-#include <algorithm>
 #include <stdexcept>
 #include <unordered_map>
 
@@ -40,12 +39,6 @@ at::Tensor saturating_floor(const at::Tensor& x) {
   if (!x.is_floating_point()) return x;
   const at::Tensor wide = x.scalar_type() == at::kDouble ? x : x.to(at::kFloat);
   return wide.floor().nan_to_num(0).clamp(-kLargestFloor, kLargestFloor).to(at::kLong);
-}
-
-bool reads_tensors(const Expression& expression) {
-  const Node& node = expression.node();
-  return node.op == Op::kLoad ||
-         std::any_of(node.operands.begin(), node.operands.end(), reads_tensors);
 }
 
 class Evaluation {
@@ -221,7 +214,7 @@ class Evaluation {
 
   // Without a look at the values, for which the host would wait for a GPU.
   bool surely_within(const Expression& index, int64_t size) const {
-    if (reads_tensors(index)) return false;
+    if (has_operator(index, Op::kLoad)) return false;
     const int64_t offset = options_.S - options_.T;
     const Bounds bounds = Bounder(index).over({.b_low = batches_.begin,
                                                .b_high = batches_.end - 1,

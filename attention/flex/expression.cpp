@@ -97,12 +97,11 @@ void collect_free(const Expression& expression, std::unordered_set<const Node*>&
   for (const Expression& operand : node.operands) collect_free(operand, seen, names);
 }
 
-bool reads_score(const Expression& expression, std::unordered_set<const Node*>& seen) {
-  const Node& node = expression.node();
-  if (!seen.insert(&node).second) return false;
-  return node.op == Op::kScore ||
-         std::any_of(node.operands.begin(), node.operands.end(),
-                     [&](const Expression& operand) { return reads_score(operand, seen); });
+void visit_nodes(const Expression& expression, std::unordered_set<const Node*>& seen,
+                 const std::function<void(const Expression&)>& visit) {
+  if (!seen.insert(&expression.node()).second) return;
+  for (const Expression& operand : expression.node().operands) visit_nodes(operand, seen, visit);
+  visit(expression);
 }
 
 // 0.0 and -0.0 are two: one over them differs.
@@ -213,8 +212,9 @@ Expression require_mask(const Expression& mask) {
   if (mask.type() != Type::kBool) {
     reject("a mask must be a truth value, '" + quotable(mask) + "' is a " + type_name(mask.type()));
   }
-  std::unordered_set<const Node*> seen;
-  if (reads_score(mask, seen)) reject("a mask cannot read the score: '" + quotable(mask) + "'");
+  if (has_operator(mask, Op::kScore)) {
+    reject("a mask cannot read the score: '" + quotable(mask) + "'");
+  }
   return mask;
 }
 
@@ -256,6 +256,18 @@ Expression with_tensors(const Expression& expression,
   return done[&node] = changed ? Expression(std::move(copy)) : expression;
 }
 
+void for_each_node(const Expression& expression,
+                   const std::function<void(const Expression&)>& visit) {
+  std::unordered_set<const Node*> seen;
+  visit_nodes(expression, seen, visit);
+}
+
+bool has_operator(const Expression& expression, Op op) {
+  bool found = false;
+  for_each_node(expression, [&](const Expression& part) { found |= part.node().op == op; });
+  return found;
+}
+
 std::vector<std::string> free_tensors(const Expression& expression) {
   std::unordered_set<const Node*> seen;
   std::vector<std::string> names;
@@ -264,18 +276,14 @@ std::vector<std::string> free_tensors(const Expression& expression) {
 }
 
 std::vector<at::Tensor> tensors_of(const Expression& expression) {
-  std::unordered_set<const Node*> seen;
   std::vector<at::Tensor> tensors;
-  const std::function<void(const Expression&)> collect = [&](const Expression& part) {
-    const Node& node = part.node();
-    if (!seen.insert(&node).second) return;
-    const auto same = [&](const at::Tensor& one) { return one.is_same(node.tensor); };
-    if (node.tensor.defined() && std::none_of(tensors.begin(), tensors.end(), same)) {
-      tensors.push_back(node.tensor);
+  for_each_node(expression, [&](const Expression& part) {
+    const at::Tensor& tensor = part.node().tensor;
+    const auto same = [&](const at::Tensor& one) { return one.is_same(tensor); };
+    if (tensor.defined() && std::none_of(tensors.begin(), tensors.end(), same)) {
+      tensors.push_back(tensor);
     }
-    for (const Expression& operand : node.operands) collect(operand);
-  };
-  collect(expression);
+  });
   return tensors;
 }
 

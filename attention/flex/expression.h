@@ -160,6 +160,12 @@ Expression with_tensors(const Expression& expression,
                         const std::function<at::Tensor(const Node& load)>& tensor_of,
                         Replaced& done);
 
+/// Calls `visit` with each node once, operands before what uses them.
+void for_each_node(const Expression& expression,
+                   const std::function<void(const Expression&)>& visit);
+/// Whether the expression has a node of this operator.
+bool has_operator(const Expression& expression, Op op);
+
 /// Names of captured tensors that are still unbound, each once, in order of appearance.
 std::vector<std::string> free_tensors(const Expression& expression);
 

@@ -1,7 +1,6 @@
 // Intervals of integers.
 #include <algorithm>
 #include <array>
-#include <cstdlib>
 
 #include "attention/flex/interval.h"
 

@@ -156,7 +156,7 @@ Reals apply_function(Op op, Reals a) {
 }
 
 Integers floor(Reals a) {
-  constexpr double kLargest = 0x1p24;
+  constexpr auto kLargest = static_cast<double>(kLargestFloor);
   if (a.only_nan()) return {0, 0};
   const Integers values = {
       static_cast<int64_t>(std::clamp(std::floor(a.low), -kLargest, kLargest)),

@@ -1,27 +1,9 @@
 #include "attention/flex/mask_judge.h"
 
 #include <algorithm>
-#include <functional>
-#include <unordered_set>
 
 namespace nanoflex::flex {
 namespace {
-
-// Each node once, operands before what uses them.
-void for_each_node(const Expression& expression, std::unordered_set<const Node*>& seen,
-                   const std::function<void(const Expression&)>& visit) {
-  if (!seen.insert(&expression.node()).second) return;
-  for (const Expression& operand : expression.node().operands) {
-    for_each_node(operand, seen, visit);
-  }
-  visit(expression);
-}
-
-void for_each_node(const Expression& expression,
-                   const std::function<void(const Expression&)>& visit) {
-  std::unordered_set<const Node*> seen;
-  for_each_node(expression, seen, visit);
-}
 
 at::Device device_of(const Expression& expression) {
   std::optional<at::Device> device;
@@ -30,14 +12,6 @@ at::Device device_of(const Expression& expression) {
     if (!device && tensor.defined()) device = tensor.device();
   });
   return device.value_or(at::kCPU);
-}
-
-Box whole_box(const BlockMaskOptions& options) {
-  return {.b_high = options.B - 1,
-          .h_high = options.H - 1,
-          .q_low = options.S - options.T,
-          .q_high = options.S - 1,
-          .kv_high = options.S - 1};
 }
 
 // What evaluate() says of a box.
@@ -84,7 +58,7 @@ class ReadCheck {
         options_(options),
         index_(read.node().operands[index], Floats::kSingle),
         size_(read.node().tensor.size(index)) {
-    Box box = whole_box(options);
+    Box box = whole_box(options.B, options.H, options.T, options.S);
     for (const Dimension& dimension : kDimensions) {
       if (!has_operator(read.node().operands[index], dimension.op)) {
         box.*dimension.high = box.*dimension.low;
@@ -137,19 +111,13 @@ void check_read(const Expression& read, const BlockMaskOptions& options) {
 
 }  // namespace
 
-bool has_operator(const Expression& expression, Op op) {
-  bool found = false;
-  for_each_node(expression, [&](const Expression& part) { found |= part.node().op == op; });
-  return found;
-}
-
 MaskJudge::MaskJudge(const Expression& mask, const BlockMaskOptions& options)
     : mask_(require_mask(mask)),
       options_(options),
       program_(mask_, Floats::kSingle),
       batches_(has_operator(mask, Op::kBatch) ? options.B : 1),
       heads_(has_operator(mask, Op::kHead) ? options.H : 1) {
-  if (!program_.run(whole_box(options)).may_fail) return;
+  if (!program_.run(whole_box(options.B, options.H, options.T, options.S)).may_fail) return;
   for_each_node(mask, [&](const Expression& part) {
     if (part.node().op == Op::kLoad) check_read(part, options);
   });

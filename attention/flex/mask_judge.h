@@ -58,7 +58,4 @@ class MaskJudge {
   at::Tensor tile_values_;
 };
 
-/// Whether the expression has a node of this operator.
-bool has_operator(const Expression& expression, Op op);
-
 }  // namespace nanoflex::flex

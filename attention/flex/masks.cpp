@@ -38,28 +38,19 @@ Expression block_sparse(int64_t n, int64_t local, int64_t every) {
   });
 }
 
-const std::vector<NamedMask>& named_masks() {
+const std::vector<Named>& named_masks() {
   using A = Arguments;
-  static const std::vector<NamedMask> table = {
-      {"causal", {}, "what stands before: q >= kv", [](const A&) { return causal(); }},
-      {"full", {}, "every key", [](const A&) { return full(); }},
-      {"window",
-       {{.name = "n"}},
-       "at most n keys back: q - kv <= n",
-       [](const A& a) { return window(a.at(0).toLong()); }},
-      {"prefix",
-       {{.name = "n"}},
-       "causal, and the first n keys: causal | kv < n",
-       [](const A& a) { return prefix(a.at(0).toLong()); }},
-      {"document", {}, "keys of the query's own document", [](const A&) { return document(); }},
+  static const std::vector<Named> table = {
+      {"causal", {}, [](const A&) { return causal(); }},
+      {"full", {}, [](const A&) { return full(); }},
+      {"window", {{.name = "n"}}, [](const A& a) { return window(a.at(0).toLong()); }},
+      {"prefix", {{.name = "n"}}, [](const A& a) { return prefix(a.at(0).toLong()); }},
+      {"document", {}, [](const A&) { return document(); }},
       {"dilated",
        {{.name = "n", .least = 1}},
-       "every n-th key: (q - kv) % n == 0",
        [](const A& a) { return dilated(a.at(0).toLong()); }},
       {"block_sparse",
        {{.name = "n", .least = 1}, {.name = "local"}, {.name = "every", .least = 1}},
-       "blocks of n: near ones, and every so many: "
-       "abs(q / n - kv / n) <= local | kv / n % every == 0",
        [](const A& a) {
          return block_sparse(a.at(0).toLong(), a.at(1).toLong(), a.at(2).toLong());
        }},

@@ -30,10 +30,8 @@ Expression block_sparse(int64_t n, int64_t local, int64_t every);
 
 // The functions above throw std::invalid_argument when an argument is too small.
 
-using NamedMask = Named;
-
 /// The one table of named masks: a new mask is a new row.
-const std::vector<NamedMask>& named_masks();
+const std::vector<Named>& named_masks();
 
 /// Their signatures: causal, full, window(n), ...
 std::vector<std::string> mask_names();

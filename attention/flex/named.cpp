@@ -17,12 +17,6 @@ std::string number_text(double value) {
   return {buffer, std::to_chars(std::begin(buffer), std::end(buffer), value).ptr};
 }
 
-void collect_tensors(const Expression& expression, std::map<std::string, Type>& tensors) {
-  const Node& node = expression.node();
-  if (node.op == Op::kLoad) tensors[node.name] = node.type;
-  for (const Expression& operand : node.operands) collect_tensors(operand, tensors);
-}
-
 }  // namespace
 
 std::string Parameter::wanted() const {
@@ -87,7 +81,9 @@ const std::map<std::string, Type>& standard_tensors() {
     std::map<std::string, Type> found;
     for (const std::vector<Named>* table : {&named_masks(), &named_scores()}) {
       for (const Named& named : *table) {
-        collect_tensors(named.make(sample_arguments(named)), found);
+        for_each_node(named.make(sample_arguments(named)), [&](const Expression& part) {
+          if (part.node().op == Op::kLoad) found[part.node().name] = part.type();
+        });
       }
     }
     return found;

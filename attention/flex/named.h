@@ -27,7 +27,6 @@ using Arguments = std::vector<at::Scalar>;
 struct Named {
   std::string name;
   std::vector<Parameter> parameters;
-  std::string help;
   Expression (*make)(const Arguments& arguments);  ///< one for each parameter, of its type
 
   std::string signature() const;  ///< "window(n)"

@@ -4,8 +4,6 @@
 #include <string>
 
 #include "attention/flex/expression.h"
-#include "attention/flex/masks.h"
-#include "attention/flex/scores.h"
 
 namespace nanoflex::flex {
 

@@ -48,17 +48,15 @@ at::Tensor alibi_slopes(int64_t heads) {
   return slopes;
 }
 
-const std::vector<NamedScore>& named_scores() {
+const std::vector<Named>& named_scores() {
   using A = Arguments;
-  static const std::vector<NamedScore> table = {
-      {"alibi", {}, "score + alibi_slopes[h] * (kv - q)", [](const A&) { return alibi(); }},
+  static const std::vector<Named> table = {
+      {"alibi", {}, [](const A&) { return alibi(); }},
       {"softcap",
        {{.name = "x", .type = Type::kFloat, .above = true}},
-       "between -x and x: x * tanh(score / x)",
        [](const A& a) { return softcap(a.at(0).toDouble()); }},
       {"relative_bias",
        {{.name = "n", .least = 1}},
-       "score + relative_bias[h][distance], distances of n and more sharing one",
        [](const A& a) { return relative_bias(a.at(0).toLong()); }},
   };
   return table;

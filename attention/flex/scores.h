@@ -28,10 +28,8 @@ Expression relative_bias(int64_t n);
 /// std::invalid_argument for less than one head.
 at::Tensor alibi_slopes(int64_t heads);
 
-using NamedScore = Named;
-
 /// The one table of named scores: a new score is a new row.
-const std::vector<NamedScore>& named_scores();
+const std::vector<Named>& named_scores();
 
 /// Their signatures: alibi, softcap(x), ...
 std::vector<std::string> score_names();

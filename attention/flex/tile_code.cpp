@@ -14,9 +14,7 @@
 
 namespace nanoflex::flex {
 
-Box TileCodeOptions::box() const {
-  return {.b_high = B - 1, .h_high = H - 1, .q_low = S - T, .q_high = S - 1, .kv_high = S - 1};
-}
+Box TileCodeOptions::box() const { return whole_box(B, H, T, S); }
 
 TileCode::TileCode(const TileCodeOptions& options, Pass pass) {
   TileCodeBuilder builder(options.box(), pass == Pass::kForward);

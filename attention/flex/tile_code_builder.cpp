@@ -1,11 +1,9 @@
 #include "attention/flex/tile_code_builder.h"
 
 #include <algorithm>
-#include <functional>
 #include <limits>
 #include <set>
 #include <stdexcept>
-#include <unordered_set>
 
 #include "attention/flex/operators.h"
 
@@ -92,17 +90,15 @@ Code real_code(Op op) {
 
 // Whether a float's last bits may decide what the tree is: what is compared, or cut to an integer.
 bool decides(const Expression& tree) {
-  std::unordered_set<const Node*> seen;
-  const std::function<bool(const Expression&)> look = [&](const Expression& part) {
+  bool found = false;
+  for_each_node(tree, [&](const Expression& part) {
     const Node& node = part.node();
-    if (!seen.insert(&node).second) return false;
     const Rule rule = describe(node.op).rule;
     const bool cuts = rule == Rule::kCompare || rule == Rule::kInteger || node.op == Op::kRemainder;
     const auto is_float = [](const Expression& one) { return one.type() == Type::kFloat; };
-    return (cuts && std::any_of(node.operands.begin(), node.operands.end(), is_float)) ||
-           std::any_of(node.operands.begin(), node.operands.end(), look);
-  };
-  return look(tree);
+    found |= cuts && std::any_of(node.operands.begin(), node.operands.end(), is_float);
+  });
+  return found;
 }
 
 }  // namespace

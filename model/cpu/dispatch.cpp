@@ -1,6 +1,7 @@
 #include "model/cpu/dispatch.h"
 
 #include <algorithm>
+#include <stdexcept>
 #include <string>
 
 #include "attention/cpu/dispatch.h"
@@ -34,9 +35,10 @@ const ModelKernelSet& chosen_model_kernels() {
   static const ModelKernelSet chosen = [] {
     const std::string name = chosen_kernels().name;
     const auto& all = candidates();
-    return std::find_if(all.begin(), all.end(),
-                        [&](const Candidate& candidate) { return candidate.name == name; })
-        ->kernels();
+    const auto found = std::find_if(
+        all.begin(), all.end(), [&](const Candidate& candidate) { return candidate.name == name; });
+    if (found == all.end()) throw std::logic_error("the model has no kernels for " + name);
+    return found->kernels();
   }();
   return chosen;
 }

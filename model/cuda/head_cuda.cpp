@@ -3,6 +3,7 @@
 #include <stdexcept>
 
 #ifdef NANOFLEX_CUDA
+#include <ATen/ceil_div.h>
 #include <c10/cuda/CUDAGuard.h>
 
 #include <algorithm>
@@ -10,6 +11,7 @@
 #include "attention/cuda/launch.h"
 #include "model/cuda/head_kernel.h"
 #include "model/cuda/head_params.h"
+#include "model/head.h"
 #endif
 
 namespace nanoflex {
@@ -32,12 +34,10 @@ namespace {
 constexpr int64_t kCudaChunkElements = int64_t{1} << 25;
 constexpr int64_t kRowElements = 8;  // rows begin at multiples of 16 bytes in every dtype
 
-int64_t blocks_of(int64_t length, int64_t size) { return (length + size - 1) / size; }
-
 // Rows of a chunk, so that no chunk is much smaller than the others.
 int64_t chunk_rows(int64_t N, int64_t V) {
   const int64_t most = std::max<int64_t>(1, kCudaChunkElements / V);
-  return std::max<int64_t>(1, blocks_of(N, blocks_of(N, most)));
+  return std::max<int64_t>(1, at::ceil_div(N, at::ceil_div(N, most)));
 }
 
 }  // namespace
@@ -51,7 +51,7 @@ HeadResult head_cuda(const at::Tensor& x, const at::Tensor& weight, const at::Te
                      const HeadOptions& options) {
   const c10::cuda::CUDAGuard guard(x.device());
   const int64_t N = x.size(0), V = weight.size(0),
-                stride = blocks_of(V, kRowElements) * kRowElements;
+                stride = at::ceil_div(V, kRowElements) * kRowElements;
   const auto floats = x.options().dtype(at::kFloat);
   HeadResult result = {.losses = at::empty({N}, floats), .dx = {}, .dweight = {}};
   if (options.gradients) {
@@ -72,7 +72,7 @@ HeadResult head_cuda(const at::Tensor& x, const at::Tensor& weight, const at::Te
                                      .targets = targets.const_data_ptr<int64_t>() + row,
                                      .losses = result.losses.mutable_data_ptr<float>() + row,
                                      .V = static_cast<int>(V),
-                                     .softcap = static_cast<float>(options.softcap),
+                                     .softcap = static_cast<float>(kLogitSoftcap),
                                      .z_loss = static_cast<float>(options.z_loss),
                                      .gradients = options.gradients};
     cuda::launch(kernel, {.x = rows}, {&params});

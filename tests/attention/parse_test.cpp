@@ -6,6 +6,8 @@
 #include <limits>
 #include <random>
 
+#include "attention/flex/masks.h"
+#include "attention/flex/scores.h"
 #include "tests/attention/random_expression.h"
 #include "tests/attention/reference.h"
 

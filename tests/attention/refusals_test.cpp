@@ -76,7 +76,8 @@ TEST(Attend, DocumentsMustCoverTheBatch) {
 }
 
 TEST(Registry, NamesTheNearestBackend) {
-  EXPECT_EQ(names(), (std::vector<std::string>{"vanilla", "sdpa", "tiled", "flash", "flex"}));
+  EXPECT_EQ(backend_names(),
+            (std::vector<std::string>{"vanilla", "sdpa", "tiled", "flash", "flex"}));
   EXPECT_EQ(
       refusal_of({.backend = "vanila"}),
       "[attention] unknown backend 'vanila'; did you mean 'vanilla'? known: auto, vanilla, sdpa, "

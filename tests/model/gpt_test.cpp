@@ -83,7 +83,7 @@ TEST(Gpt, EveryBackendGivesTheSameLogits) {
   const at::Tensor tokens = random_tokens(2, 21, kSmall);
   const at::NoGradGuard no_grad;
   const at::Tensor expected = model.logits(tokens, causal_attention("vanilla"));
-  for (const std::string& backend : names()) {
+  for (const std::string& backend : backend_names()) {
     const at::Tensor logits = model.logits(tokens, causal_attention(backend));
     EXPECT_TRUE(difference(logits, expected) < 5e-6) << backend;
   }

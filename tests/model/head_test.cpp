@@ -121,9 +121,8 @@ TEST(HeadLoss, ErrsAtMostTwiceAsMuchInEveryInstructionSet) {
       for (const cpu::ModelKernelSet& kernels : cpu::all_model_kernels()) {
         SCOPED_TRACE(kernels.name);
         const double factor = 1.0 / static_cast<double>(std::max<int64_t>(1, inputs.count()));
-        const HeadResult result =
-            head_cpu(inputs.x.to(type), inputs.weight.to(type), inputs.targets,
-                     {.softcap = kLogitSoftcap, .factor = factor}, kernels);
+        const HeadResult result = head_cpu(inputs.x.to(type), inputs.weight.to(type),
+                                           inputs.targets, {.factor = factor}, kernels);
         const at::Tensor loss = result.losses.sum() * factor;
         expect_within_twice({loss, result.dx * 3, result.dweight * 3}, plain, truth, type);
       }

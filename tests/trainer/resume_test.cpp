@@ -37,7 +37,7 @@ void expect_same_end(const Config& config) {
 }
 
 TEST(Resume, GivesTheSameBitsUnderEveryBackend) {
-  for (const std::string& backend : names()) {
+  for (const std::string& backend : backend_names()) {
     SCOPED_TRACE(backend);
     Config config = eight_steps();
     config.attention = backend;
@@ -47,7 +47,7 @@ TEST(Resume, GivesTheSameBitsUnderEveryBackend) {
 
 TEST(ResumeCuda, GivesTheSameBitsUnderEveryBackend) {
   if (!at::hasCUDA()) GTEST_SKIP() << "there is no GPU here";
-  for (const std::string& backend : names()) {
+  for (const std::string& backend : backend_names()) {
     for (const std::string graph : {"on", "off"}) {
       SCOPED_TRACE(backend + ", graph " + graph);
       Config config = eight_steps();

@@ -88,7 +88,7 @@ TEST(Train, EveryBackendGivesTheSameLosses) {
   constexpr double kBound = 2e-4;  // the sanitizers' compiler rounds otherwise: a little over 1e-4
 #endif
   const std::vector<double> expected = train_losses(reference_config());
-  for (const std::string& backend : names()) {
+  for (const std::string& backend : backend_names()) {
     Config config = reference_config();
     config.attention = backend;
     EXPECT_TRUE(largest_difference(train_losses(config), expected) < kBound) << backend;

@@ -16,31 +16,30 @@ namespace nanoflex {
 /// Stands where a gradient's own derivative would be, and refuses to be one.
 class NoSecondDerivative : public torch::autograd::Node {
  public:
-  NoSecondDerivative(std::string name, torch::autograd::edge_list edges)
-      : Node(std::move(edges)), name_(std::move(name)) {}
+  NoSecondDerivative(std::string refusal, torch::autograd::edge_list edges)
+      : Node(std::move(edges)), refusal_(std::move(refusal)) {}
 
   torch::autograd::variable_list apply(torch::autograd::variable_list&&) override {
-    throw std::invalid_argument("[model] " + name_ + " has no second derivative; use " + name_ +
-                                "_reference, which has");
+    throw std::invalid_argument(refusal_);
   }
 
  private:
-  const std::string name_;
+  const std::string refusal_;
 };
 
-/// `results`, which the backward pass of the function `name` made of the gradients `upstream`.
-/// Where they may be differentiated (create_graph), they depend on all that the function did and on
-/// `upstream`, through a node that throws std::invalid_argument. To be called in backward().
+/// `results`, which a function's backward pass made of the gradients `upstream`. Where they may be
+/// differentiated (create_graph), they depend on all that the function did and on `upstream`,
+/// through a node that throws std::invalid_argument, saying `refusal`. To be called in backward().
 inline torch::autograd::variable_list differentiated_once(
     torch::autograd::variable_list results, const torch::autograd::variable_list& upstream,
-    const std::string& name) {
+    const std::string& refusal) {
   namespace autograd = torch::autograd;
   if (!at::GradMode::is_enabled()) return results;
   autograd::edge_list edges = autograd::get_current_node()->next_edges();
   for (const at::Tensor& gradient : upstream) {
     if (gradient.defined()) edges.push_back(autograd::impl::gradient_edge(gradient));
   }
-  const std::shared_ptr<autograd::Node> node(new NoSecondDerivative(name, std::move(edges)),
+  const std::shared_ptr<autograd::Node> node(new NoSecondDerivative(refusal, std::move(edges)),
                                              autograd::deleteNode);
   for (at::Tensor& result : results) {
     if (!result.defined()) continue;
