@@ -1,5 +1,4 @@
 // The fused CPU kernels of every instruction set, on any machine: what it lacks is emulated.
-#include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
 #include <gtest/gtest.h>
 #include <torch/csrc/autograd/autograd.h>
@@ -12,6 +11,7 @@
 #include "attention/flex/band.h"
 #include "tests/attention/accuracy.h"
 #include "tests/attention/reference.h"
+#include "tests/threads.h"
 
 namespace nanoflex {
 namespace {
@@ -66,6 +66,10 @@ Tensors by_kernels(const cpu::KernelSet& kernels, const Case& problem, const Ten
   return all;
 }
 
+double farthest(const at::Tensor& found, const at::Tensor& truth) {
+  return (found.to(at::kDouble) - truth).abs().max().item<double>();
+}
+
 class FusedCpu : public testing::TestWithParam<at::ScalarType> {};
 
 TEST_P(FusedCpu, EveryInstructionSetIsAsExactAsThePlainFormula) {
@@ -114,6 +118,8 @@ TEST_P(FusedCpu, ScoresMayRiseAndFallAlongTheKeys) {
         SCOPED_TRACE(c10::str(kernels.name, ", ", slope));
         expect_all_close(by_kernels(kernels, problem, inputs, GetParam(), {}, need_logsumexp),
                          plain, truth);
+        EXPECT_TRUE(
+            farthest(by_kernels(kernels, problem, inputs, GetParam()).output, truth.output) < 0.1);
       }
     }
   }
@@ -175,24 +181,56 @@ TEST_P(FusedCpu, ScoresOfTenThousandDoNotOverflow) {
   }
 }
 
+// Equal weights, and a channel of v for each 64 keys: outputs count the keys that each row sees,
+// which bounds far tighter than those of random numbers in bf16.
+TEST_P(FusedCpu, EqualWeightsCountKeys) {
+  const Case problem = band_case({1, 1, 1, 1023, 1023, 16}, kFar, 0);
+  Tensors inputs = random_inputs(problem, GetParam());
+  inputs.q.zero_();
+  const at::Tensor group = at::arange(1023).div(64, "floor").unsqueeze(1);
+  inputs.v.copy_((group == at::arange(16)).to(at::kDouble));
+  const at::Tensor truth = inputs.v[0][0].cumsum(0) / at::arange(1, 1024).unsqueeze(1);
+  for (const cpu::KernelSet& kernels : cpu::all_kernels()) {
+    const at::Tensor found = by_kernels(kernels, problem, inputs, GetParam()).output[0][0];
+    EXPECT_TRUE(farthest(found, truth) < 0.01) << kernels.name << ": " << farthest(found, truth);
+  }
+}
+
+// Decoding: threads take parts of the keys, whose results are joined.
+TEST_P(FusedCpu, FewQueriesOfManyKeysAreCutAndJoined) {
+  const Threads threads(4);
+  const Case problem = band_case({1, 2, 1, 2, 2100, 40}, kFar, 0);
+  Tensors inputs = random_inputs(problem, GetParam());
+  inputs.d_logsumexp = inputs.d_output.select(-1, 0).contiguous();
+  const Tensors truth = by_definition(problem, inputs),
+                plain = by_plain_formula(problem, inputs, GetParam());
+  for (const cpu::KernelSet& kernels : cpu::all_kernels()) {
+    SCOPED_TRACE(kernels.name);
+    for (const bool need_logsumexp : {false, true}) {
+      expect_all_close(by_kernels(kernels, problem, inputs, GetParam(), {}, need_logsumexp), plain,
+                       truth);
+    }
+  }
+}
+
 TEST_P(FusedCpu, BitsDoNotDependOnWhichThreadIsFirst) {
-  const int before = at::get_num_threads();
   for (const Case& problem :
        {band_case({1, 2, 1, 400, 400, 16}, kFar, 0), band_case({1, 1, 1, 400, 400, 32}, 50, 9)}) {
     const Tensors inputs = random_inputs(problem, GetParam());
-    at::set_num_threads(1);
+    const Threads single(1);
     const Tensors one = by_kernels(cpu::chosen_kernels(), problem, inputs, GetParam());
     const Tensors again = by_kernels(cpu::chosen_kernels(), problem, inputs, GetParam());
     EXPECT_TRUE(one.output.equal(again.output) && one.dq.equal(again.dq));
-    at::set_num_threads(4);
+    const Threads several(4);
     const Tensors four = by_kernels(cpu::chosen_kernels(), problem, inputs, GetParam());
     const Tensors repeat = by_kernels(cpu::chosen_kernels(), problem, inputs, GetParam());
     EXPECT_TRUE(four.output.equal(repeat.output));
     EXPECT_TRUE(four.dq.equal(repeat.dq));
     EXPECT_TRUE(four.dk.equal(repeat.dk));
     EXPECT_TRUE(four.dv.equal(repeat.dv));
+    expect_all_close(four, by_plain_formula(problem, inputs, GetParam()),
+                     by_definition(problem, inputs));
   }
-  at::set_num_threads(before);
 }
 
 // vanilla draws the same bits as a tensor.

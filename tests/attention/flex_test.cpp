@@ -457,5 +457,25 @@ TEST(FlexCpuMemory, GradientsOfABiasAreSummedByThoseThreadsOnlyThatHaveWork) {
 INSTANTIATE_TEST_SUITE_P(Types, FlexCpu, testing::Values(at::kFloat, at::kBFloat16),
                          [](const auto& info) { return std::string(c10::toString(info.param)); });
 
+// What is kept of a mask for one size of the inputs must not serve another.
+TEST(FlexCpuKept, OneMaskServesEveryBatchLengthAndScale) {
+  const Expression own =
+      flex::causal() & trace_mask([](auto, auto, auto q, auto kv) { return q / 16 == kv / 16; });
+  for (const FlexSizes& sizes :
+       {FlexSizes{1, 2, 1, 40, 40, 8}, {3, 2, 1, 70, 70, 8}, {2, 2, 1, 1, 90, 8}}) {
+    const Tensors in = flex_inputs(sizes, at::kFloat);
+    const at::Tensor q = in.q.to(at::kFloat), k = in.k.to(at::kFloat), v = in.v.to(at::kFloat);
+    for (const std::optional<double> scale : {std::optional<double>(), std::optional(0.9)}) {
+      const auto run = [&](const char* backend, const Expression& mask) {
+        return attend(q, k, v, {.mask = mask, .scale = scale}, backend).output;
+      };
+      SCOPED_TRACE(c10::str("q ", q.sizes(), ", k ", k.sizes()));
+      EXPECT_TRUE(at::allclose(run("flex", own), run("vanilla", own), 1e-5, 1e-5));
+      EXPECT_TRUE(
+          at::allclose(run("flash", flex::causal()), run("vanilla", flex::causal()), 1e-5, 1e-5));
+    }
+  }
+}
+
 }  // namespace
 }  // namespace nanoflex

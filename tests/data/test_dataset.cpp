@@ -121,6 +121,21 @@ TEST(Dataset, TheCacheIsUsedAgainAndKeyedByContent) {
   EXPECT_EQ(cached(scratch).size(), 3);
 }
 
+// One path, other bytes; and another token that begins documents.
+TEST(Dataset, TokensAreThoseOfTheTokenizerThatIsNamed) {
+  const Scratch scratch;
+  auto options = options_for(scratch, scratch.write("a.jsonl", many_documents()));
+  for (const int64_t size : {350, 380}) {
+    options.tokenizer = scratch.write("my.model", train_tokenizer({verses(9, 100)}, size));
+    const Dataset found = open_dataset(options);
+    EXPECT_EQ(found.tokenizer->vocab_size(), size);
+    EXPECT_EQ(decoded_documents(found, *found.train).front(), verses(0, 8)) << size;
+  }
+  options.bos_id = 7;
+  EXPECT_EQ(open_dataset(options).train->at(0), 7);
+  EXPECT_EQ(cached(scratch).size(), 3);
+}
+
 TEST(Dataset, AnInterruptedPreparationLeavesTheCacheUsable) {
   const Scratch scratch;
   const auto options = options_for(scratch, scratch.write("a.jsonl", many_documents()));

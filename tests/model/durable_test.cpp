@@ -24,6 +24,7 @@ TEST(FileSum, OfASafetensorsFileIsThatOfItsBytes) {
       write_safetensors(file, {{"large", at::arange(200'000)}, {"none", at::zeros({0})}});
   EXPECT_EQ(written, sum_file(file));
   EXPECT_EQ(written.bytes, std::filesystem::file_size(file));
+  EXPECT_TRUE(read_safetensors(file).at("large").equal(at::arange(200'000)));  // of many pieces
   std::filesystem::remove(file);
   EXPECT_THROW(sum_file(file), std::invalid_argument);
 }

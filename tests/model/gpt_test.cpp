@@ -201,5 +201,19 @@ TEST(Gpt, ImpossibleSizesAreRefusedByNameAndValue) {
       "n_head");
 }
 
+// A token reaches as far as the layers' windows together: 1 and 2 keys back.
+TEST(Gpt, EveryLayerHasItsOwnMask) {
+  const Gpt model = random_model(kSmall);
+  AttentionChoice attention = causal_attention();
+  for (const int64_t n : {1, 2}) attention.masks.push_back(flex::causal() & flex::window(n));
+  const at::Tensor tokens = random_tokens(1, 24, kSmall), other = tokens.clone();
+  other[0][4] = (other[0][4] + 1) % kSmall.vocab_size;
+  const at::NoGradGuard no_grad;
+  const at::Tensor logits = model.logits(tokens, attention),
+                   changed = model.logits(other, attention);
+  const at::Tensor moved = (logits - changed).abs().amax(-1)[0];
+  for (int64_t t = 0; t < 24; ++t) EXPECT_EQ(moved[t].item<float>() > 0, t >= 4 && t <= 7) << t;
+}
+
 }  // namespace
 }  // namespace nanoflex

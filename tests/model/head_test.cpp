@@ -111,6 +111,8 @@ TEST(HeadLoss, ErrsAtMostTwiceAsMuchInEveryInstructionSet) {
                              {523, 40, 201},
                              {20, 300, 150},
                              {300, 130, 3200},
+                             {20, 16, 9500},
+                             {5, 7, 20000},
                              {300, 260, 150}}) {
     SCOPED_TRACE(std::to_string(shape.N) + " x " + std::to_string(shape.C) + " x " +
                  std::to_string(shape.V));

@@ -11,6 +11,7 @@
 
 #include "model/cpu/dispatch.h"
 #include "model/layers_cpu.h"
+#include "tests/threads.h"
 
 namespace nanoflex {
 namespace {
@@ -51,6 +52,7 @@ at::Tensor random(at::IntArrayRef sizes) {
 
 // Rows of whole vectors and of pieces, and enough of them for several threads.
 TEST(Layers, NormIsItsDefinitionInEveryInstructionSet) {
+  const Threads threads(4);
   at::manual_seed(1);
   for (const auto& sizes :
        std::vector<std::vector<int64_t>>{{3, 1}, {2, 5, 7}, {400, 50}, {9, 96}}) {
@@ -70,6 +72,7 @@ TEST(Layers, NormIsItsDefinitionInEveryInstructionSet) {
 }
 
 TEST(Layers, RotationAndNormAreTheirDefinitionInEveryInstructionSet) {
+  const Threads threads(4);
   at::manual_seed(2);
   for (const int64_t D : {2, 10, 32, 48}) {
     const at::Tensor x = random({2, 30, 3, D}), dy = random({2, 30, 3, D});
@@ -95,6 +98,7 @@ TEST(Layers, RotationAndNormAreTheirDefinitionInEveryInstructionSet) {
 }
 
 TEST(Layers, ReluSquaredIsItsDefinitionInEveryInstructionSet) {
+  const Threads threads(4);
   at::manual_seed(3);
   const at::Tensor x = random({70, 701}), dy = random({70, 701});
   const Values truth = differentiate_layer(relu_squared_reference, x, dy, at::kDouble);
