@@ -76,6 +76,18 @@ TEST(Muon, FollowsItsEquations) {
   }
 }
 
+TEST(Muon, AMatrixDoesNotDependOnTheOthersOfItsBatch) {
+  at::manual_seed(5);
+  for (const int64_t size : {24, 290, 600}) {
+    const at::Tensor gradients = at::randn({3, size, size + 10}), all = orthogonalize(gradients);
+    for (int64_t i = 0; i < 3; ++i) {
+      const at::Tensor alone = orthogonalize(gradients.narrow(0, i, 1))[0];
+      EXPECT_LT((all[i] - alone).norm().item<double>(), 0.03 * alone.norm().item<double>())
+          << size << ", " << i;
+    }
+  }
+}
+
 // As a recorded step's updates read it.
 TEST(Optimizers, ARateInMemoryIsTheSameRate) {
   at::manual_seed(4);

@@ -63,6 +63,33 @@ TEST(RecordedStep, ABoundChoiceFollowsDocumentsThatAreWrittenOver) {
   EXPECT_EQ(followed.grad_norm.item<double>(), fresh.grad_norm);
 }
 
+TEST(Step, MicroBatchesKeepTheirOwnDocuments) {
+  const at::Tensor tokens = at::zeros({2, 4}, at::kLong);
+  const at::Tensor starts = at::tensor({1, 0, 0, 1, 0, 1, 0, 0}).view({2, 4}).to(at::kBool);
+  EXPECT_TRUE(step_inputs({tokens, tokens, starts}, at::kCPU)
+                  .documents.equal(at::tensor({1, 1, 1, 2, 0, 1, 1, 1}).view({2, 4})));
+  Trainee t = {recorded_config("flex", 2), at::kCPU, at::kFloat};
+  at::manual_seed(2);
+  const data::Batch batch = random_batch_of(t.config);
+  const auto step = [&](int64_t rows) {
+    t.options.rows = rows;
+    return compute_gradients(t.model, t.attention, t.optimizers, batch, t.options).wait();
+  };
+  step(4);
+  t.optimizers.step(1);  // from weights of zero, whose loss no mask changes
+  const StepResult parts = step(2), whole = step(4);
+  EXPECT_NEAR(parts.loss, whole.loss, 1e-5);
+  EXPECT_NEAR(parts.grad_norm, whole.grad_norm, 1e-4);
+}
+
+TEST(Step, GradientsAreClipped) {
+  Trainee t = {recorded_config("flash", 4), at::kCPU, at::kFloat};
+  t.options.grad_clip = 0.01;
+  at::manual_seed(2);
+  compute_gradients(t.model, t.attention, t.optimizers, random_batch_of(t.config), t.options);
+  EXPECT_NEAR(t.optimizers.clip_gradients(0).item<double>(), 0.01, 1e-6);
+}
+
 /// Losses and norms of steps whose documents and rates change, and what was said of recording.
 struct Steps {
   std::vector<double> numbers;

@@ -97,6 +97,10 @@ TEST(Resume, TheRecordIsThatOfTheWholeRun) {
   const json saved = read_json(checkpoint_folder(run, 6) / "state.json").at("measurement");
   EXPECT_GE(again.at("results").at("peak_memory_bytes").get<int64_t>(),
             saved.at("peak_tensor_bytes").get<int64_t>());
+  const auto elapsed = [&](int64_t step) {
+    return read_json(checkpoint_folder(run, step) / "state.json").at("elapsed_seconds");
+  };
+  EXPECT_GT(elapsed(8).get<double>(), elapsed(6).get<double>());
   double seconds = 0;  // of the steps after warm-up, as the metrics of both parts have them
   for (const json& line : metrics_of(run)) {
     if (line.at("step") > config.warmup_steps) seconds += line.at("step_seconds").get<double>();

@@ -8,6 +8,7 @@
 #include <fstream>
 #include <thread>
 
+#include "attention/flex/masks.h"
 #include "attention/registry.h"
 #include "model/safetensors.h"
 #include "model/weights.h"
@@ -166,6 +167,49 @@ TEST(Train, MicroBatchesGiveTheLossesOfOneBatch) {
   EXPECT_TRUE(largest_difference(train_losses(config), expected) < 1e-4);
 }
 
+// With one step a rate of half is the first of two steps' warm-up.
+TEST(Train, ScheduleClippingAndMicroBatchesHold) {
+  const auto weights = [](const auto& change) {
+    Config config = reference_config();
+    config.max_steps = 1;
+    change(config);
+    return bytes(train(config, {"train"}).folder / "checkpoint" / "model.safetensors");
+  };
+  EXPECT_EQ(weights([](Config& config) { config.lr_warmup_steps = 2; }),
+            weights([](Config& config) { config.learning_rate /= 2; }));
+  const auto peak = [](const Config& config) {
+    const json summary = read_json(train(config, {"train"}).folder / "summary.json");
+    return summary.at("results").at("peak_memory_bytes").get<int64_t>();
+  };
+  Config config = reference_config();
+  config.max_steps = 3;
+  const std::vector<double> plain = train_losses(config);
+  config.grad_clip = 0.5;
+  EXPECT_NE(train_losses(config), plain);
+  config.grad_clip = 0;
+  config.batch_size = 32;
+  const int64_t whole = peak(config);
+  config.device_batch_size = 1;
+  EXPECT_LT(peak(config), whole);
+}
+
+TEST(Train, EachRateIsOfItsGroup) {
+  const auto before = read_safetensors(fixture("model.safetensors"));
+  const std::pair<std::optional<double> Config::*, std::string> groups[] = {
+      {&Config::embedding_lr, "wte"},
+      {&Config::unembedding_lr, "lm_head"},
+      {&Config::matrix_lr, ".h."}};
+  for (const auto& [rate, part] : groups) {
+    Config config = reference_config();
+    config.max_steps = 1;
+    config.*rate = 0.0;
+    const fs::path run = train(config, {"train"}).folder;
+    for (const auto& [name, x] : read_safetensors(run / "checkpoint" / "model.safetensors")) {
+      EXPECT_EQ(x.equal(before.at(name)), has(name, part)) << part << " at rest: " << name;
+    }
+  }
+}
+
 TEST(Train, TheSameSeedGivesTheSameBits) {
   Config config = reference_config();
   config.init_from = "";
@@ -198,6 +242,10 @@ TEST(Train, TheRecordTellsTheRunAndItsConfigRepeatsIt) {
   EXPECT_EQ(summary.at("attention").at("score"), nullptr);
   EXPECT_TRUE(summary.at("attention").at("sparsity") > 0.5);  // more than causal alone hides
   EXPECT_EQ(summary.at("budget").at("steps"), 7);
+  const json& results = summary.at("results");
+  EXPECT_DOUBLE_EQ(results.at("tflops_per_second").get<double>(),
+                   results.at("tokens_per_second").get<double>() *
+                       summary.at("budget").at("flops_per_token").get<double>() / 1e12);
   EXPECT_EQ(summary.at("budget").at("measured_steps"), 2);
   EXPECT_TRUE(summary.at("results").at("peak_memory_bytes") > 100'000);
   EXPECT_TRUE(summary.at("results").at("peak_rss_bytes") > 1'000'000);
@@ -300,6 +348,23 @@ TEST(Train, ValidatesOnTheSameTextWhateverTheBatch) {
         .get<double>();
   };
   EXPECT_NEAR(validation(8), validation(1), 1e-5);
+}
+
+TEST(MaskShare, CountsPairsThatAreHiddenAndBlocksThatAreWorkedOn) {
+  const MaskShare share =
+      mask_share({.backend = "flex", .fused = true, .n_head = 2, .mask = flex::causal()},
+                 at::zeros({1, 512}, at::kBool));
+  EXPECT_DOUBLE_EQ(share.visited, 10.0 / 16);
+  EXPECT_NEAR(share.sparsity, 1 - 513.0 / 1024, 1e-12);
+}
+
+TEST(Windows, FollowTheirPatternThroughTheLayers) {
+  Config config = reference_config();
+  config.n_layer = 5, config.window_pattern = "SSL", config.window_size = 9;
+  config.attention = "flex";
+  const std::optional<int64_t> all;
+  using Each = std::vector<std::optional<int64_t>>;
+  EXPECT_EQ(choose_attention(config, at::kCPU, at::kFloat).windows, (Each{9, 9, all, 9, 9}));
 }
 
 }  // namespace
