@@ -25,7 +25,6 @@ struct FusedOptions {
   flex::Expression mask = {};  ///< what else is masked; undefined: nothing
   flex::Expression score = {};  ///< how scaled scores change; undefined: they do not
   std::shared_ptr<const flex::BlockMask> blocks = {};  ///< of `mask`; null when it is undefined
-  bool tf32 = false;                                   ///< multiply fp32 inputs in tf32, on a GPU
   bool need_logsumexp = false;  ///< to fp32's digits, also where weights are rounded to bf16
 };
 

@@ -41,7 +41,7 @@ struct Config {
   // evaluation
   int64_t val_interval = 0, val_tokens = 16384;
   // machine
-  std::string device = "auto", dtype = "auto", graph = "on";
+  std::string device = "auto", dtype = "auto", tf32 = "off", graph = "on";
   int64_t threads = 0, seed = 42;
   // output
   std::string run_id, runs_dir = "runs";

@@ -119,6 +119,15 @@ std::string dtype_name(at::ScalarType type) {
   return type == at::kBFloat16 ? "bfloat16" : "float32";
 }
 
+void set_tf32(const std::string& value, at::Device device, at::ScalarType dtype) {
+  const bool on = value == "on";
+  if (on && !(device.is_cuda() && dtype == at::kFloat)) {
+    throw std::invalid_argument("[machine] tf32 is of float32 on a GPU, and this is " +
+                                dtype_name(dtype) + " on " + device.str() + "; leave out tf32");
+  }
+  at::globalContext().setAllowTF32CuBLAS(on);
+}
+
 int set_threads(int64_t threads) {
   const int64_t cores = std::max(1U, std::thread::hardware_concurrency());
   at::set_num_threads(static_cast<int>(threads > 0 ? threads : cores));

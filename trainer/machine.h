@@ -22,6 +22,10 @@ bool multiplies_bfloat16_fast(at::Device device);
 at::ScalarType choose_dtype(const std::string& name, at::Device device);
 std::string dtype_name(at::ScalarType type);
 
+/// "on": from here on products of float32 read tf32's 10 bits of mantissa, those of the attention
+/// kernels too. Throws std::invalid_argument where there are none on a GPU.
+void set_tf32(const std::string& value, at::Device device, at::ScalarType dtype);
+
 /// Sets LibTorch's thread count (0: one a core) and returns it.
 int set_threads(int64_t threads);
 

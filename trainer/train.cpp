@@ -390,7 +390,10 @@ TrainResult train(const Config& config, const std::vector<std::string>& command,
                   const std::optional<ResumePoint>& from, ReadBack read_back) {
   check(config);
   track_cpu_memory();
-  use_deterministic_kernels(choose_device(config.device));
+  const at::Device device = choose_device(config.device);
+  reset_peak_memory(device);  // of runs before in this process
+  use_deterministic_kernels(device);
+  set_tf32(config.tf32, device, choose_dtype(config.dtype, device));
   std::optional<Run> run;
   try {
     run.emplace(config, command, from, read_back);

@@ -222,14 +222,14 @@ __device__ __forceinline__ void flash_backward_keys(const BackwardParams& params
     const int step = steps.here(i);
     const QueryStage<Config> stage(dynamic_shared, i);
     cp_async_wait<0>();
-    if (steps.is_cut() || !warp.band.all(first_row(step), first_row(step) + Config::kQueries - 1,
-                                         first_key, first_key + Config::kKeys - 1)) {
-      const bool found = loaded_non_finite<Config::kThreads>(stage.queries) ||
-                         loaded_non_finite<Config::kThreads>(stage.d_outputs);
-      if (__syncthreads_or(found) != 0) warp.part_non_finite(stage, head(step), first_row(step));
-    } else {
-      __syncthreads();
-    }
+    const bool cut =
+        steps.is_cut() || !warp.band.all(first_row(step), first_row(step) + Config::kQueries - 1,
+                                         first_key, first_key + Config::kKeys - 1);
+    const bool non_finite = sync_and_find(cut, [&] {
+      return loaded_non_finite<Config::kThreads>(stage.queries) ||
+             loaded_non_finite<Config::kThreads>(stage.d_outputs);
+    });
+    if (non_finite) warp.part_non_finite(stage, head(step), first_row(step));
     if (Config::kStages > 1 && steps.has_next(i)) load(i + 1, steps.next(i));
     warp.step(keys, values, stage, head(step), first_row(step), steps.is_cut());
     if constexpr (Config::kStages == 1) {

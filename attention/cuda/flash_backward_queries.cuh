@@ -193,13 +193,11 @@ __device__ __forceinline__ void flash_backward_queries(const BackwardParams& par
   for (int i = 0; steps.has(i); ++i, steps.advance()) {
     const int first_key = blocks.at(steps.here(i)) * Config::kKeys;
     cp_async_wait<0>();
-    if (steps.is_cut() || !warp.band.all(first_row, first_row + Config::kRows - 1, first_key,
-                                         first_key + Config::kKeys - 1)) {
-      const bool found = loaded_non_finite<Config::kThreads>(loader.keys(i));
-      if (__syncthreads_or(found) != 0) warp.part_non_finite(loader.keys(i), first_key);
-    } else {
-      __syncthreads();
-    }
+    const bool cut = steps.is_cut() || !warp.band.all(first_row, first_row + Config::kRows - 1,
+                                                      first_key, first_key + Config::kKeys - 1);
+    const bool non_finite =
+        sync_and_find(cut, [&] { return loaded_non_finite<Config::kThreads>(loader.keys(i)); });
+    if (non_finite) warp.part_non_finite(loader.keys(i), first_key);
     if (Config::kStages > 1 && steps.has_next(i)) load(i + 1, steps.next(i));
     warp.step(queries, d_outputs, loader.keys(i), loader.values(i), first_key, steps.is_cut());
     if constexpr (Config::kStages == 1) {

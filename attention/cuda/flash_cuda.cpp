@@ -3,10 +3,11 @@
 #include <stdexcept>
 
 #ifdef NANOFLEX_CUDA
+#include <ATen/Context.h>
+#include <ATen/ceil_div.h>
 #include <c10/cuda/CUDAGuard.h>
 
 #include <algorithm>
-#include <cmath>
 
 #include "attention/cuda/captured_gradients.h"
 #include "attention/cuda/launch.h"
@@ -42,6 +43,7 @@ FusedGradients backward_cuda(const at::Tensor&, const at::Tensor&, const at::Ten
 
 namespace {
 
+using at::ceil_div;
 using cuda::AttentionParams;
 using cuda::BackwardParams;
 using cuda::ForwardParams;
@@ -52,8 +54,6 @@ using cuda::Program;
 
 // Positions are 32-bit sums of lengths and band edges.
 constexpr int64_t kMaxLength = int64_t{1} << 28;
-
-int64_t blocks_of(int64_t length, int64_t size) { return (length + size - 1) / size; }
 
 // A dimension of size 1 may claim any stride.
 cuda::Strides strides_of(const at::Tensor& x) {
@@ -71,7 +71,7 @@ bool rows_are_aligned(const at::Tensor& x) {
 // [.., D] in rows that hold D rounded up to 8, as params.h asks of what kernels write.
 at::Tensor padded_rows(const at::Tensor& like) {
   std::vector<int64_t> sizes = like.sizes().vec();
-  sizes[3] = blocks_of(sizes[3], 8) * 8;
+  sizes[3] = ceil_div(sizes[3], 8) * 8;
   return at::empty(sizes, like.options()).narrow(3, 0, like.size(3));
 }
 
@@ -97,7 +97,7 @@ KernelOptions kernel_options(const at::Tensor& q, const FusedOptions& options,
           .D = static_cast<int>(q.size(3)),
           .gpu = cuda::gpu_of(cuda::current_device().capability),
           .dropout = options.dropout.probability > 0,
-          .tf32 = options.tf32 && type == cuda::Type::float32,
+          .tf32 = type == cuda::Type::float32 && at::globalContext().allowTF32CuBLAS(),
           .program = program.text()};
 }
 
@@ -108,7 +108,7 @@ int heads_in_cache(const at::Tensor& x, int64_t heads) {
   return static_cast<int>(std::clamp<int64_t>(fitting, 1, std::max<int64_t>(heads, 1)));
 }
 
-void check(const at::Tensor& q, const at::Tensor& k, const FusedOptions& options) {
+void check(const at::Tensor& q, const at::Tensor& k) {
   if (const std::string reason = why_no_flash_cuda(q); !reason.empty()) {
     throw std::invalid_argument("[attention] flash on a GPU: " + reason);
   }
@@ -116,26 +116,16 @@ void check(const at::Tensor& q, const at::Tensor& k, const FusedOptions& options
     throw std::invalid_argument("[attention] flash takes T and S below 268435456, not " +
                                 std::to_string(std::max(q.size(2), k.size(2))));
   }
-  if (!std::isfinite(options.scale) || options.scale == 0) {
-    throw std::invalid_argument("[attention] scale must be finite and not 0, is " +
-                                std::to_string(options.scale));
-  }
-  const double dropped = options.dropout.probability;
-  if (!(dropped >= 0 && dropped < 1)) {
-    throw std::invalid_argument("[attention] dropout must be in [0, 1), is " +
-                                std::to_string(dropped));
-  }
 }
 
-/// q, k and v as kernels read them. A negative scale's sign moves into q: softmax's running maximum
-/// is of unscaled scores.
+/// q, k and v as kernels read them.
 struct Operands {
   at::Tensor q, k, v;
   AttentionParams params;
 
   Operands(const at::Tensor& q_in, const at::Tensor& k_in, const at::Tensor& v_in,
            const FusedOptions& options)
-      : q(readable(options.scale < 0 ? q_in.neg() : q_in)), k(readable(k_in)), v(readable(v_in)) {
+      : q(readable(q_in)), k(readable(k_in)), v(readable(v_in)) {
     params = {.q = q.data_ptr(),
               .k = k.data_ptr(),
               .v = v.data_ptr(),
@@ -150,7 +140,7 @@ struct Operands {
               .D = static_cast<int>(q.size(3)),
               .left = band_edge(options.left),
               .right = band_edge(options.right),
-              .scale = static_cast<float>(std::abs(options.scale)),
+              .scale = static_cast<float>(options.scale),
               .seed = options.dropout.seed,
               .dropout_threshold = dropout_threshold(options.dropout.probability),
               .keep_scale = static_cast<float>(1 / (1 - options.dropout.probability)),
@@ -173,11 +163,11 @@ Split choose_split(const Operands& x, const KernelOptions& options) {
                 processors = cuda::current_device().multiprocessors;
   const bool few = rows <= kFewRows;
   Kernel kernel = split_kernel(options, few);
-  const int64_t blocks = blocks_of(rows, kernel.rows) * p.H_kv * p.B;
+  const int64_t blocks = ceil_div(rows, kernel.rows) * p.H_kv * p.B;
   // One-warp blocks fit several to a multiprocessor.
   const int64_t wanted = few ? 4 * processors : 2 * processors;
   const int64_t parts =
-      std::min({wanted / std::max<int64_t>(blocks, 1), blocks_of(p.S, kKeysPerPart), kMaxParts});
+      std::min({wanted / std::max<int64_t>(blocks, 1), ceil_div(p.S, kKeysPerPart), kMaxParts});
   // For few rows forward_kernel computes a hundred: over few keys, that is less than a launch.
   if (parts < 2 && !(few && p.S > kKeysPerPart)) return {};
   return {static_cast<int>(std::max<int64_t>(parts, 1)), std::move(kernel)};
@@ -194,10 +184,10 @@ void forward_split(const Split& split, const Operands& x, const KernelOptions& o
   params.splits = split.parts;
   params.partial_o = partial_o.data_ptr<float>();
   params.partial_logsumexp = partial_logsumexp.data_ptr<float>();
-  const int64_t blocks = blocks_of(packed, split.kernel.rows) * p.H_kv * p.B;
+  const int64_t blocks = ceil_div(packed, split.kernel.rows) * p.H_kv * p.B;
   launch(split.kernel, {.x = blocks, .y = split.parts}, {&params, program.arguments()});
   const Kernel combine = combine_kernel(options);
-  launch(combine, {.x = blocks_of(rows, combine.rows)}, {&params});
+  launch(combine, {.x = ceil_div(rows, combine.rows)}, {&params});
 }
 
 }  // namespace
@@ -225,7 +215,7 @@ std::string why_no_flash_cuda(const at::Tensor& q) {
 
 FusedResult forward_cuda(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                          const FusedOptions& options) {
-  check(q, k, options);
+  check(q, k);
   const c10::cuda::CUDAGuard guard(q.device());
   const Operands x(q, k, v, options);
   const AttentionParams& p = x.params;
@@ -251,7 +241,7 @@ FusedResult forward_cuda(const at::Tensor& q, const at::Tensor& k, const at::Ten
   params.attention.heads_per_section =
       std::min(heads_in_cache(x.k, int64_t{p.B} * p.H_kv) * x.group(), p.B * p.H);
   const Kernel forward = forward_kernel(kernel);
-  launch(forward, {.x = blocks_of(p.T, forward.rows) * p.H * p.B}, {&params, program.arguments()});
+  launch(forward, {.x = ceil_div(p.T, forward.rows) * p.H * p.B}, {&params, program.arguments()});
   return {output, logsumexp, denominator};
 }
 
@@ -262,12 +252,12 @@ namespace {
 void backward_keys(const std::vector<Kernel>& kernels, const Operands& x, const Program& program,
                    BackwardParams params, const FusedGradients& result) {
   const AttentionParams& p = x.params;
-  const int64_t key_blocks = blocks_of(p.S, kernels[0].rows);
+  const int64_t key_blocks = ceil_div(p.S, kernels[0].rows);
   const bool few = key_blocks * p.H_kv * p.B < 2 * cuda::current_device().multiprocessors;
   const int parts = few ? x.group() : 1;
   at::Tensor dk = result.dk, dv = result.dv;
   if (parts > 1) {
-    const int64_t row = blocks_of(p.D, 8) * 8;
+    const int64_t row = ceil_div(p.D, 8) * 8;
     dk = at::empty({p.B, p.H, p.S, row}, x.k.options()).narrow(3, 0, p.D);
     dv = at::empty({p.B, p.H, p.S, row}, x.k.options()).narrow(3, 0, p.D);
   }
@@ -291,7 +281,7 @@ void backward_keys(const std::vector<Kernel>& kernels, const Operands& x, const 
 FusedGradients backward_cuda(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                              const FusedResult& result, const at::Tensor& d_output,
                              const at::Tensor& d_logsumexp_given, const FusedOptions& options) {
-  check(q, k, options);
+  check(q, k);
   const c10::cuda::CUDAGuard guard(q.device());
   const Operands x(q, k, v, options);
   const AttentionParams& p = x.params;
@@ -320,13 +310,12 @@ FusedGradients backward_cuda(const at::Tensor& q, const at::Tensor& k, const at:
       .dv_strides = {}};
   const Program program(options, q.device());
   const cuda::BackwardKernels kernels = backward_kernels(kernel_options(q, options, program));
-  launch(kernels.delta, {.x = blocks_of(int64_t{p.B} * p.H * p.T, kernels.delta.rows)}, {&params});
+  launch(kernels.delta, {.x = ceil_div(int64_t{p.B} * p.H * p.T, kernels.delta.rows)}, {&params});
   params.attention.heads_per_section =
       std::min(heads_in_cache(x.k, int64_t{p.B} * p.H_kv) * x.group(), p.B * p.H);
-  launch(kernels.queries, {.x = blocks_of(p.T, kernels.queries.rows) * p.H * p.B},
+  launch(kernels.queries, {.x = ceil_div(p.T, kernels.queries.rows) * p.H * p.B},
          {&params, program.arguments()});
   backward_keys(kernels.keys, x, program, params, gradients);
-  if (options.scale < 0) gradients.dq.neg_();
   gradients.captured =
       cuda::captured_gradients(q, k, v, result, d_output, d_logsumexp_given, options);
   return gradients;

@@ -28,13 +28,31 @@ __device__ __forceinline__ void flash_combine(const ForwardParams& params) {
   }
   const float shift = maximum == -kInfinity ? 0.0f : maximum;
   float o[kColumns] = {};
-  for (int s = 0; s < params.splits; ++s) {
-    const float weight = exp2_approx((part[s * rows] - shift) * kLog2E);
-    total += weight;
-    const float* source = params.partial_o + (s * rows + row) * kD + lane;
+  for (int first = 0; first < params.splits; first += 32) {
+    const int here = min(32, params.splits - first);
+    const float mine =
+        lane < here ? exp2_approx((part[(first + lane) * rows] - shift) * kLog2E) : 0.0f;
+    total += mine;
+    // Loads of several splits are on their way at once.
+    constexpr int kAhead = 8;
+    for (int s = 0; s < here; s += kAhead) {
+      float x[kAhead][kColumns];
 #pragma unroll
-    for (int j = 0; j < kColumns; ++j) o[j] = fmaf(weight, source[32 * j], o[j]);
+      for (int u = 0; u < kAhead; ++u) {
+        const float* source = params.partial_o + ((first + s + u) * rows + row) * kD + lane;
+#pragma unroll
+        for (int j = 0; j < kColumns; ++j) x[u][j] = s + u < here ? source[32 * j] : 0.0f;
+      }
+#pragma unroll
+      for (int u = 0; u < kAhead; ++u) {
+        const float weight = __shfl_sync(0xffffffff, mine, s + u);
+#pragma unroll
+        for (int j = 0; j < kColumns; ++j) o[j] = fmaf(weight, x[u][j], o[j]);
+      }
+    }
   }
+#pragma unroll
+  for (int i = 1; i < 32; i *= 2) total += __shfl_xor_sync(0xffffffff, total, i);
   const float inverse = total == 0 ? 0.0f : 1 / total;
   if (lane == 0) params.logsumexp[row] = total == 0 ? -kInfinity : maximum + log2f(total) * kLn2;
   const int64_t head = row / p.T;

@@ -187,13 +187,9 @@ __device__ __forceinline__ void run_over_keys(ForwardWarp<Config, Features, Prog
   for (int i = 0; steps.has(i); ++i, steps.advance()) {
     const int first_key = blocks.at(steps.here(i)) * kKeys;
     const bool more = steps.has_next(i), cut = steps.is_cut() || warp.cuts(first_key);
-    bool non_finite = false;
+    const auto find = [&] { return loaded_non_finite<Config::kThreads>(loader.values(i)); };
     cp_async_wait<0>();
-    if (Config::kStages > 1 && cut) {
-      non_finite = __syncthreads_or(loaded_non_finite<Config::kThreads>(loader.values(i))) != 0;
-    } else {
-      __syncthreads();
-    }
+    bool non_finite = sync_and_find(Config::kStages > 1 && cut, find);
     if constexpr (Config::kStages > 1) {
       if (more) {
         loader.load_keys(i + 1, blocks.at(steps.next(i)) * kKeys);
@@ -218,11 +214,7 @@ __device__ __forceinline__ void run_over_keys(ForwardWarp<Config, Features, Prog
     }
     if constexpr (Config::kStages == 1) {
       cp_async_wait<0>();
-      if (cut) {
-        non_finite = __syncthreads_or(loaded_non_finite<Config::kThreads>(loader.values(i))) != 0;
-      } else {
-        __syncthreads();
-      }
+      non_finite = sync_and_find(cut, find);
       if (more) loader.load_keys(i + 1, blocks.at(steps.next(i)) * kKeys);
       cp_async_commit();
     }

@@ -136,14 +136,13 @@ __device__ __forceinline__ void flash_backward_fp32(const BackwardParams& params
     cp_async_wait<0>();
     // What all own rows see alike may be summed as it is.
     const int last = first + kVisit - 1, last_own = first_own + kOwn - 1;
-    if (steps.is_cut() || !(kKeysOwn ? band.all(first, last, first_own, last_own)
-                                     : band.all(first_own, last_own, first, last))) {
-      bool found = loaded_non_finite<kThreads32>(visit_a);
-      if constexpr (kKeysOwn) found = found || loaded_non_finite<kThreads32>(visit_b);
-      if (__syncthreads_or(found) != 0) part_non_finite(first, h);
-    } else {
-      __syncthreads();
-    }
+    const bool cut = steps.is_cut() || !(kKeysOwn ? band.all(first, last, first_own, last_own)
+                                                  : band.all(first_own, last_own, first, last));
+    const bool non_finite = sync_and_find(cut, [&] {
+      return loaded_non_finite<kThreads32>(visit_a) ||
+             (kKeysOwn && loaded_non_finite<kThreads32>(visit_b));
+    });
+    if (non_finite) part_non_finite(first, h);
     Accumulator<kOwn, kVisit, Config::kTf32> s, dp;
     s.template add<true>(own_a, visit_a);
     dp.template add<true>(own_b, visit_b);

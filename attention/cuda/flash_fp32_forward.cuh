@@ -120,14 +120,10 @@ __device__ __forceinline__ void flash_forward_fp32(const ForwardParams& params,
       }
       return seen;
     };
-    bool non_finite = false;
     cp_async_commit();
     cp_async_wait<0>();
-    if (cut) {
-      non_finite = __syncthreads_or(loaded_non_finite<kThreads32>(values)) != 0;
-    } else {
-      __syncthreads();
-    }
+    const bool non_finite =
+        sync_and_find(cut, [&] { return loaded_non_finite<kThreads32>(values); });
     Accumulator<kRows, kKeys, Config::kTf32> s;
     s.template add<true>(queries, keys);
     s.for_each([&](int r, int column, float& value) {

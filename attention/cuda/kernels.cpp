@@ -29,8 +29,13 @@ Kernel wrap(const std::string& kind, const KernelOptions& options, const std::st
   kernel.name = name_of(kind, options);
   // "At least one block" lets a thread have all 255 registers; without it the compiler looks for a
   // compromise. Which of the two does without spills differs; the compile test watches over it.
-  const bool all_registers = kernel.threads > 128 || options.gpu == Gpu::small ||
-                             padded_head_size(options.D) <= 64 || !options.program.empty();
+  // Plain fp32 kernels need fewer, so that two blocks share a processor.
+  const bool two_blocks = options.type == Type::float32 && !options.tf32 &&
+                          !takes_registers(options) && options.gpu != Gpu::small &&
+                          padded_head_size(options.D) <= 192;
+  const bool all_registers =
+      !two_blocks && (kernel.threads > 128 || options.gpu == Gpu::small ||
+                      padded_head_size(options.D) <= 64 || !options.program.empty());
   const std::string bounds = std::to_string(kernel.threads) + (all_registers ? ", 1" : "");
   std::string arguments = "const __grid_constant__ " + params + " params", before, body;
   if (call.ends_with(kProgram) && options.program.empty()) {
@@ -162,7 +167,9 @@ std::vector<Kernel> all_kernels(Gpu gpu) {
     for (const int D : {64, 256}) {
       add_all({.type = Type::float32, .D = D, .gpu = gpu, .dropout = true, .tf32 = tf32});
     }
-    add_all({.type = Type::float32, .D = 64, .gpu = gpu, .tf32 = tf32});
+    for (const int D : {64, 128, 192}) {
+      add_all({.type = Type::float32, .D = D, .gpu = gpu, .tf32 = tf32});
+    }
   }
   for (const Type type : {Type::bfloat16, Type::float16, Type::float32}) {
     kernels.push_back(backward_kernels({.type = type, .D = 64, .gpu = gpu}).delta);

@@ -17,8 +17,8 @@ struct Kernel {
   std::string name;  ///< says what it is, for logs and errors
   std::string text;  ///< defines an extern "C" kernel named kKernelName
   int threads;
-  int shared_bytes;  ///< dynamic
-  int rows;          ///< (or keys) that a block owns; 0 where the launch is by rows and threads
+  int shared_bytes;                                          ///< dynamic
+  int rows;                                                  ///< (or keys) that a block owns
   const std::vector<Source>* sources = &embedded_sources();  ///< that `text` includes
 };
 constexpr char kKernelName[] = "nanoflex_kernel";

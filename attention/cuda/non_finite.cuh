@@ -59,6 +59,15 @@ __device__ __forceinline__ bool loaded_non_finite(const Tile& tile) {
   return found;
 }
 
+/// A barrier; where a step is `cut`, that is, hides pairs, it tells every thread whether any found
+/// such a number.
+template <typename Find>
+__device__ __forceinline__ bool sync_and_find(bool cut, const Find& find) {
+  if (cut) return __syncthreads_or(find()) != 0;
+  __syncthreads();
+  return false;
+}
+
 /// Sets them to 0.
 template <int kThreads, typename Tile>
 __device__ __forceinline__ void clear_non_finite(const Tile& tile) {

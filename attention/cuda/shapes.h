@@ -60,7 +60,8 @@ constexpr Shape decode_shape(int D, Gpu gpu) {
 /// More rows over many keys, when blocks would be too few otherwise.
 constexpr Shape split_shape(int D, Gpu gpu) {
   const int size = padded_head_size(D);
-  return {size > 192 ? 32 : 64, 4, 1, gpu == Gpu::large || size <= 96 ? 2 : 1};
+  const int most_of_two = gpu == Gpu::large ? 256 : gpu == Gpu::medium ? 96 : 64;
+  return {size > 128 ? 32 : 64, 4, 1, size <= most_of_two ? 2 : 1};
 }
 
 /// Queries own, keys are visited.
@@ -71,7 +72,7 @@ constexpr Shape backward_queries_shape(int D, Gpu gpu, bool dropout = false) {
     case 64:
       return {32, 4, tiles, 2};
     case 96:
-      return {32, 4, tiles, gpu == Gpu::small ? 1 : 2};
+      return {32, 4, gpu == Gpu::small ? 1 : tiles, gpu == Gpu::small ? 1 : 2};
     case 128:
       return {32, gpu == Gpu::small ? 8 : 4, 1, gpu == Gpu::small ? 1 : 2};
     case 192:

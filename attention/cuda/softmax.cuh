@@ -30,9 +30,11 @@ struct OnlineSoftmax {
     }
   }
 
-  /// exp2(-inf - -inf) is NaN: rows that have seen nothing subtract 0 instead.
+  /// What exponents subtract. exp2(-inf - -inf) is NaN: rows that have seen nothing subtract 0.
+  /// Rounded by itself, so that a maximum that has not grown rescales by exactly 1: fused into a
+  /// multiply-add its rounding error would, and grow with every step.
   __device__ __forceinline__ float shift(int i, int half, float factor) const {
-    return maximum[i][half] == -kInfinity ? 0.0f : maximum[i][half] * factor;
+    return maximum[i][half] == -kInfinity ? 0.0f : __fmul_rn(maximum[i][half], factor);
   }
 
   /// Turns s into weights exp2(factor * (s - maximum)) and rescales o to the new maximum.
@@ -44,13 +46,14 @@ struct OnlineSoftmax {
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
         const int e = 2 * half;
+        const bool first = maximum[i][half] == -kInfinity;
+        const float before = shift(i, half, factor);
         float largest = maximum[i][half];
 #pragma unroll
         for (int j = 0; j < C; ++j) largest = fmaxf(largest, fmaxf(s[i][j][e], s[i][j][e + 1]));
-        const float previous = maximum[i][half];
         maximum[i][half] = row_maximum(largest);
         const float subtract = shift(i, half, factor);
-        const float rescale = exp2_approx(fmaf(previous, factor, -subtract));
+        const float rescale = first ? 0.0f : exp2_approx(before - subtract);
         float total = sum[i][half] * rescale;
 #pragma unroll
         for (int j = 0; j < C; ++j) {

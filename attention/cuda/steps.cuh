@@ -43,13 +43,14 @@ struct EveryStep {
   __device__ __forceinline__ void advance() {}
 };
 
-/// Those in which some pair may attend. sight_of(step) tells.
+/// Those in which some pair may attend. sight_of(step) tells; a warp's lanes ask it about 32 steps
+/// at once. All lanes of a warp take part in all calls.
 template <typename SightOf>
 class SeenSteps {
  public:
   __device__ __forceinline__ SeenSteps(int count, const SightOf& sight_of)
       : sight_of_(sight_of), count_(count) {
-    find_after(-1);
+    find_next();
     advance();
   }
   __device__ __forceinline__ bool has(int) const { return here_ < count_; }
@@ -60,21 +61,33 @@ class SeenSteps {
   __device__ __forceinline__ void advance() {
     here_ = next_;
     here_is_cut_ = next_is_cut_;
-    if (here_ < count_) find_after(here_);
+    if (here_ < count_) find_next();
   }
 
  private:
-  __device__ __forceinline__ void find_after(int step) {
-    for (next_ = step + 1; next_ < count_; ++next_) {
-      const Sight seen = sight_of_(next_);
-      next_is_cut_ = seen == Sight::some;
-      if (seen != Sight::none) return;
+  __device__ __forceinline__ void find_next() {
+    while (seen_ == 0) {
+      first_ += 32;
+      if (first_ >= count_) {
+        next_ = count_;
+        return;
+      }
+      const int step = first_ + lane_index();
+      const Sight sight = step < count_ ? sight_of_(step) : Sight::none;
+      seen_ = __ballot_sync(0xffffffff, sight != Sight::none);
+      cut_ = __ballot_sync(0xffffffff, sight == Sight::some);
     }
+    const int lane = __ffs(static_cast<int>(seen_)) - 1;
+    next_ = first_ + lane;
+    next_is_cut_ = (cut_ >> lane & 1) != 0;
+    seen_ &= seen_ - 1;
   }
 
   SightOf sight_of_;
   int count_, here_ = 0, next_ = 0;
   bool here_is_cut_ = false, next_is_cut_ = false;
+  int first_ = -32;              // of the 32 steps that these are bits of:
+  uint32_t seen_ = 0, cut_ = 0;  // those not taken yet; those in which some pair is hidden
 };
 
 template <typename Program, typename SightOf>

@@ -17,7 +17,7 @@ struct HeadParams {
   const int64_t* targets;  ///< [rows]; -1: no loss, no gradient; else not below V: NaN
   float* losses;           ///< [rows]
   int V;
-  float softcap;  ///< at most 60: the sum above must fit fp32
+  float softcap;  ///< at most 38: e^(2 softcap) times V must fit fp32
   float z_loss;
   bool gradients;
 };

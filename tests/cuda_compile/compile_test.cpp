@@ -66,7 +66,7 @@ std::string program_text() {
   return flex::cuda_source(mask, score).text;
 }
 
-/// Kernels with a program: those for training, and one for decoding.
+/// Kernels with a program: those for training, and those for decoding.
 std::vector<Kernel> program_kernels(Gpu gpu) {
   std::vector<Kernel> kernels;
   const auto add = [&](const KernelOptions& options) {
@@ -79,8 +79,12 @@ std::vector<Kernel> program_kernels(Gpu gpu) {
     add({.type = Type::bfloat16, .D = D, .gpu = gpu, .program = program_text()});
   }
   add({.type = Type::float32, .D = 64, .gpu = gpu, .program = program_text()});
-  kernels.push_back(
-      split_kernel({.type = Type::bfloat16, .D = 64, .gpu = gpu, .program = program_text()}, true));
+  for (const int D : {64, 128}) {
+    for (const bool few_rows : {true, false}) {
+      kernels.push_back(split_kernel(
+          {.type = Type::bfloat16, .D = D, .gpu = gpu, .program = program_text()}, few_rows));
+    }
+  }
   return kernels;
 }
 

@@ -33,6 +33,8 @@ TEST(FlashDecode, AChunkOverACache) {
   expect_close<Bf16, 40>({.H = 4, .H_kv = 1, .T = 17, .S = 150, .left = 60}, 3);
 }
 
+TEST(FlashDecode, MoreSplitsThanAWarpHasLanes) { expect_close<Bf16, 64>({.T = 2, .S = 2700}, 41); }
+
 TEST(FlashDecode, MoreSplitsThanBlocksOfKeys) {
   expect_close<Bf16, 64>({.H = 2, .T = 3, .S = 70}, 5);
 }

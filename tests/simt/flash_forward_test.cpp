@@ -143,6 +143,19 @@ TEST(FlashForward, ScoresOfTenThousandStayExact) {
   expect_close<Half, 64>({.T = 40, .S = 80, .magnitude = 1e3});  // fp16 ends at 65504
 }
 
+// An error in what rescales a row would grow with every step.
+TEST(FlashForward, EqualKeysLeaveNoErrorHoweverManyThereAre) {
+  const Problem p = {.T = 16, .S = 16384, .D = 32, .right = kUnbounded, .magnitude = 60};
+  Inputs x = random_inputs(p, rounded<Bf16>);
+  for (int key = 1; key < p.S; ++key) std::copy_n(x.k.begin(), 32, x.k.begin() + key * 32);
+  using Config = ForwardConfig<Bf16, 32, cuda::forward_shape(32, Gpu::large)>;
+  const Results truth = plain_attention(p, x);
+  const Results got = run_forward<Config, ForwardFeatures<false>>(p, x);
+  for (int row = 0; row < p.T; ++row) {
+    EXPECT_NEAR(got.lse[row], truth.lse[row], 2e-6 * std::max(1.0, std::abs(truth.lse[row])));
+  }
+}
+
 TEST(FlashForward, IsRightForRandomShapes) {
   for (const Problem& p : random_problems()) expect_close<Bf16, 32>(p);
 }

@@ -18,10 +18,6 @@ using Location = simt::Location;
 void ldmatrix_x4(uint32_t (&r)[4], const void* row, const Location& where = Location::current());
 void ldmatrix_x4_trans(uint32_t (&r)[4], const void* row,
                        const Location& where = Location::current());
-/// Two matrices; the addresses of lanes 16 to 31 are ignored.
-void ldmatrix_x2(uint32_t (&r)[2], const void* row, const Location& where = Location::current());
-void ldmatrix_x2_trans(uint32_t (&r)[2], const void* row,
-                       const Location& where = Location::current());
 
 /// c [16, 8] += a [16, 16] b [16, 8], T = __nv_bfloat16 or __half, accumulated in fp32. With
 /// g = lane / 4, t = lane % 4:

@@ -37,16 +37,16 @@ uint16_t read_element(int lane, const Load& load, const unsigned char* row, int 
 
 /// The manual does not say which lane reads what. Here the lane that gives a row's address reads
 /// the row, and the lanes that receive its elements read these, so that either's neglect is found.
-template <int matrices, bool transposed>
+template <bool transposed>
 void perform_ldmatrix(void* const (&lanes)[kWarpLanes]) {
-  for (int lane = 0; lane < matrices * 8; ++lane) {
+  for (int lane = 0; lane < kWarpLanes; ++lane) {
     const Load& load = *static_cast<Load*>(lanes[lane]);
     const simt::Thread& thread = current_block("ldmatrix").lane_of_warp(lane);
     simt::memory::check_read({thread, load.site}, load.row, 16);
   }
   for (int lane = 0; lane < kWarpLanes; ++lane) {
     const Load& load = *static_cast<Load*>(lanes[lane]);
-    for (int matrix = 0; matrix < matrices; ++matrix) {
+    for (int matrix = 0; matrix < 4; ++matrix) {
       uint16_t pair[2];
       for (int i = 0; i < 2; ++i) {
         const int along = lane % 4 * 2 + i, across = lane / 4;
@@ -59,21 +59,20 @@ void perform_ldmatrix(void* const (&lanes)[kWarpLanes]) {
   }
 }
 
-template <int matrices, bool transposed>
+template <bool transposed>
 void ldmatrix(uint32_t* r, const void* row, uintptr_t site, const Location& where) {
   Block& block = current_block("ldmatrix");
   const simt::InEmulator inside(block.thread());
   const uintptr_t address = reinterpret_cast<uintptr_t>(row);
-  const bool gives_address = block.thread().number % kWarpLanes < matrices * 8;
-  if (gives_address && address % 16 != 0) {
+  if (address % 16 != 0) {
     block.fail(to_text(where) + ": ldmatrix: a row's address must be a multiple of 16 bytes, is " +
                std::to_string(address % 16) + " past one");
   }
-  if (gives_address && !simt::memory::is_shared(row)) {
+  if (!simt::memory::is_shared(row)) {
     block.fail(to_text(where) + ": ldmatrix: a row's address is not in shared memory");
   }
   Load load{static_cast<const unsigned char*>(row), r, site};
-  block.collective({"ldmatrix", kAllLanes, &load, &perform_ldmatrix<matrices, transposed>, where});
+  block.collective({"ldmatrix", kAllLanes, &load, &perform_ldmatrix<transposed>, where});
 }
 
 uintptr_t as_site(void* return_address) { return reinterpret_cast<uintptr_t>(return_address); }
@@ -157,16 +156,10 @@ void mma(void (*perform)(void* const (&)[kWarpLanes]), float* c, const uint32_t*
 }  // namespace
 
 void ldmatrix_x4(uint32_t (&r)[4], const void* row, const Location& where) {
-  ldmatrix<4, false>(r, row, as_site(__builtin_return_address(0)), where);
+  ldmatrix<false>(r, row, as_site(__builtin_return_address(0)), where);
 }
 void ldmatrix_x4_trans(uint32_t (&r)[4], const void* row, const Location& where) {
-  ldmatrix<4, true>(r, row, as_site(__builtin_return_address(0)), where);
-}
-void ldmatrix_x2(uint32_t (&r)[2], const void* row, const Location& where) {
-  ldmatrix<2, false>(r, row, as_site(__builtin_return_address(0)), where);
-}
-void ldmatrix_x2_trans(uint32_t (&r)[2], const void* row, const Location& where) {
-  ldmatrix<2, true>(r, row, as_site(__builtin_return_address(0)), where);
+  ldmatrix<true>(r, row, as_site(__builtin_return_address(0)), where);
 }
 
 template <>

@@ -47,15 +47,14 @@ __global__ void gemm(const T* a, const T* b, float* c) {
   const int lane = threadIdx.x % 32, row = threadIdx.x / 32 * 16;
   float sums[2][4] = {};
   for (int k = 0; k < kK; k += 16) {
-    uint32_t left[4], right[2][2], both[4];
+    uint32_t left[4], both[4];
     ldmatrix_x4(left, &a_tile[row + lane % 16][k + lane / 16 * 8]);
     if (kTransposed) {
       ldmatrix_x4_trans(both, b_tile + (k + lane % 16) * kN + lane / 16 * 8);
-      right[0][0] = both[0], right[0][1] = both[1], right[1][0] = both[2], right[1][1] = both[3];
     } else {
-      ldmatrix_x2(right[0], b_tile + lane % 8 * kK + k + lane / 8 % 2 * 8);
-      ldmatrix_x2(right[1], b_tile + (8 + lane % 8) * kK + k + lane / 8 % 2 * 8);
+      ldmatrix_x4(both, b_tile + (lane / 16 * 8 + lane % 8) * kK + k + lane / 8 % 2 * 8);
     }
+    const uint32_t right[2][2] = {{both[0], both[1]}, {both[2], both[3]}};
     for (int j = 0; j < 2; ++j) mma_16x8x16<T>(sums[j], left, right[j]);
   }
   for (int j = 0; j < 2; ++j) {

@@ -327,6 +327,13 @@ TEST(Train, ADeviceThatIsNotThereIsAnError) {
             std::string::npos);
 }
 
+TEST(Train, Tf32IsOfAGpusFloat32) {
+  Config config = reference_config();
+  config.dtype = "float32", config.tf32 = "on";
+  EXPECT_EQ(rejection(config),
+            "[machine] tf32 is of float32 on a GPU, and this is float32 on cpu; leave out tf32");
+}
+
 TEST(Train, SdpaSaysWhichMasksItCannotRun) {
   Config config = reference_config();
   config.attention = "sdpa";
