@@ -21,6 +21,7 @@
 #include "trainer/memory.h"
 #include "trainer/resolve.h"
 #include "trainer/run_folder.h"
+#include "trainer/text.h"
 
 namespace {
 

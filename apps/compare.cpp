@@ -26,15 +26,6 @@ are also shown as a mean, with a Welch test against the first such group.
   ./compare --against before --fail-if "tokens_per_second < 0.97" after
 )";
 
-// A misspelt flag is the user's to mend, whatever class the parser's own exceptions have.
-cxxopts::ParseResult parse(cxxopts::Options& options, int argc, char** argv) {
-  try {
-    return options.parse(argc, argv);
-  } catch (const std::exception& failure) {
-    throw std::invalid_argument(std::string("[compare] ") + failure.what() + "; see --help");
-  }
-}
-
 // What is printed, and what --fail-if finds.
 struct Answer {
   std::string text;
@@ -89,7 +80,7 @@ Answer answer(int argc, char** argv) {
       cxxopts::value<std::string>(),
       "RULE")("runs-dir", "where ids are looked up (default: runs/ here, else the project's)",
               cxxopts::value<std::string>(), "DIR")("h,help", "show this help");
-  const auto flags = parse(options, argc, argv);
+  const auto flags = options.parse(argc, argv);
   if (flags.count("help")) return {options.help() + kHelp};
   const bool json = flags["json"].as<bool>(), markdown = flags["markdown"].as<bool>();
   if (json && markdown)

@@ -117,21 +117,17 @@ int sample(const cxxopts::ParseResult& flags) {
 
 int main(int argc, char** argv) {
   return run_program([&] {
-    try {
-      cxxopts::Options options = make_options();
-      const auto flags = options.parse(argc, argv);
-      if (flags.count("help")) {
-        std::cout << options.help();
-        return 0;
-      }
-      if (!flags.unmatched().empty()) {
-        throw std::invalid_argument("[sample] unexpected argument '" + flags.unmatched().front() +
-                                    "'; put the prompt in quotes");
-      }
-      if (!flags.count("run")) throw std::invalid_argument("[sample] name a run: ./sample RUN");
-      return sample(flags);
-    } catch (const cxxopts::exceptions::exception& problem) {
-      throw std::invalid_argument(std::string("[sample] ") + problem.what() + "; see --help");
+    cxxopts::Options options = make_options();
+    const auto flags = options.parse(argc, argv);
+    if (flags.count("help")) {
+      std::cout << options.help();
+      return 0;
     }
+    if (!flags.unmatched().empty()) {
+      throw std::invalid_argument("[sample] unexpected argument '" + flags.unmatched().front() +
+                                  "'; put the prompt in quotes");
+    }
+    if (!flags.count("run")) throw std::invalid_argument("[sample] name a run: ./sample RUN");
+    return sample(flags);
   });
 }

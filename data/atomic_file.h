@@ -9,7 +9,7 @@ namespace nanoflex::data {
 
 // Writes under a temporary name beside `path`; commit() makes it durable and gives it its name,
 // replacing what was there. Without commit() nothing is left behind. I/O failures throw
-// std::runtime_error.
+// std::invalid_argument.
 class AtomicFile {
  public:
   explicit AtomicFile(std::filesystem::path path);

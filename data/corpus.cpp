@@ -46,7 +46,9 @@ void require_utf8(std::string_view text, const fs::path& file) {
 
 std::string document_of_line(std::string_view line, const std::string& place) {
   const auto json = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
-  if (json.is_discarded()) throw std::invalid_argument("[data] " + place + ": malformed JSON");
+  if (json.is_discarded())
+    throw std::invalid_argument(
+        "[data] " + place + ": malformed JSON; each line must be an object with a field `text`");
   if (!json.is_object() || !json.contains("text")) {
     throw std::invalid_argument("[data] " + place +
                                 ": no field `text`; each line must be an object that has one");
@@ -115,7 +117,9 @@ std::vector<fs::path> corpus_files(const std::string& path) {
   std::vector<fs::path> files;
   std::set<fs::path> entered;
   add_files(path, entered, files);
-  if (files.empty()) throw std::invalid_argument("[data] the folder " + path + " holds no files");
+  if (files.empty())
+    throw std::invalid_argument("[data] the folder " + path +
+                                " holds no files; name one of text with --data");
   std::sort(files.begin(), files.end());
   return files;
 }
@@ -139,7 +143,8 @@ std::string read_text(const fs::path& file) {
   std::string bytes = read_bytes(file);
   require_utf8(bytes, file);
   std::string text = unix_lines(std::move(bytes));
-  if (text.empty()) throw std::invalid_argument("[data] " + file.string() + " is empty");
+  if (text.empty())
+    throw std::invalid_argument("[data] " + file.string() + " is empty; name another with --data");
   return text;
 }
 
@@ -148,7 +153,8 @@ std::vector<std::string> read_documents(const fs::path& file) {
   if (file.extension() != ".jsonl") return {std::move(text)};
   auto documents = documents_of_lines(text, file.string());
   if (documents.empty()) {
-    throw std::invalid_argument("[data] " + file.string() + " holds no text");
+    throw std::invalid_argument("[data] " + file.string() +
+                                " holds no text; name another with --data");
   }
   return documents;
 }

@@ -1,6 +1,5 @@
 #include "data/dataset.h"
 
-#include <algorithm>
 #include <stdexcept>
 
 #include "data/text_dataset.h"
@@ -8,8 +7,6 @@
 namespace nanoflex::data {
 
 namespace {
-
-constexpr int64_t kHeldOutShare = 20;  // one in twenty tokens
 
 void require_bos_in_vocabulary(int64_t bos_id, int64_t vocab_size) {
   if (bos_id >= 0 && bos_id < vocab_size) return;
@@ -54,9 +51,8 @@ Dataset open_dataset(const DatasetOptions& options) {
   if (!options.val_data.empty()) {
     throw std::invalid_argument(
         "[data] val_data is for .bin shards, and data is text, which holds out 5 % of its "
-        "documents; "
-        "remove val_data, is " +
-        options.val_data);
+        "documents; remove val_data, is '" +
+        options.val_data + "'");
   }
   return open_text(options);
 }

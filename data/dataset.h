@@ -26,6 +26,8 @@ struct DatasetOptions {
   std::function<void(const std::string&)> log{};  // may be null
 };
 
+constexpr int64_t kHeldOutShare = 20;  // one document, or token, in so many
+
 struct Dataset {
   std::shared_ptr<const Tokens> train, validation;
   std::shared_ptr<const Tokenizer> tokenizer;  // null for shards without a tokenizer

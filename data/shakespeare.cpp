@@ -5,8 +5,6 @@
 #include <regex>
 #include <stdexcept>
 
-#include "data/corpus.h"
-
 namespace nanoflex::data {
 
 namespace fs = std::filesystem;

@@ -131,7 +131,9 @@ Tokens::Run Tokens::open_shard(const fs::path& file, int64_t vocab_size) {
 
 std::shared_ptr<const Tokens> Tokens::open(const std::string& path, int64_t vocab_size) {
   const auto files = shard_files(path);
-  if (files.empty()) throw std::invalid_argument("[data] no .bin shards at " + path);
+  if (files.empty())
+    throw std::invalid_argument("[data] no .bin shards at " + path +
+                                "; name a file, a folder of them or a glob");
   auto tokens = std::make_shared<Tokens>();
   for (const fs::path& file : files) tokens->append(open_shard(file, vocab_size));
   return tokens;

@@ -71,7 +71,7 @@ void split_tokens(const std::vector<std::vector<int32_t>>& documents, int64_t bo
                   ShardWriter& train, ShardWriter& validation) {
   std::vector<int32_t> all;
   for (const auto& ids : documents) all.insert(all.end(), ids.begin(), ids.end());
-  const size_t cut = all.size() - std::max<size_t>(all.size() / 20, 1);
+  const size_t cut = all.size() - std::max<size_t>(all.size() / kHeldOutShare, 1);
   const auto bos = static_cast<int32_t>(bos_id);
   train.append({all.data(), cut});
   if (all[cut] != bos) validation.append({&bos, 1});
@@ -143,7 +143,7 @@ std::vector<std::string> read_text_documents(const DatasetOptions& options) {
 
 bool is_held_out(const std::string& document) {
   const auto hash = std::stoul(content_hash(document).substr(0, 8), nullptr, 16);
-  return hash % 20 == 0;
+  return hash % kHeldOutShare == 0;
 }
 
 Dataset open_text(const DatasetOptions& options) {

@@ -113,7 +113,8 @@ std::string train_tokenizer(const std::vector<std::string_view>& documents, int6
   }
   auto sentences = sample_sentences(documents);
   limit_alphabet(sentences, static_cast<size_t>(vocab_size - kFixedPieces) / 2);
-  if (sentences.empty()) throw std::invalid_argument("[data] the text holds only blank lines");
+  if (sentences.empty())
+    throw std::invalid_argument("[data] the text holds only blank lines; name another with --data");
   std::unordered_map<std::string, std::string> options{
       {"model_type", "bpe"},
       {"vocab_size", std::to_string(vocab_size)},

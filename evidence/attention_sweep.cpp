@@ -117,10 +117,8 @@ class Sweep {
         ordered_json row = measured_row(row_name(shape, dtype, able[i].backend, pass), measured[i]);
         add_sizes(row, shape);
         row["share_of_gemm"] =
-            flops(shape, pass) / measured[i].median_ms / (kGemmFlops / yardstick.median_ms);
-        for (size_t peer = 0; peer < able.size(); ++peer) {
-          if (peer != i) add_ratio(row, able[peer].backend, measured[i], measured[peer]);
-        }
+            flops(shape, pass) / measured[i].median_ms / 1e9 / gemm_tflops(yardstick, x.q.device());
+        add_ratios(row, measured, i);
         rows_.push_back(row);
         ms_per_flop_[able[i].backend] = measured[i].median_ms / flops(shape, pass);
       }

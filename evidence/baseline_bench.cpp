@@ -1,6 +1,5 @@
 #include "evidence/baseline_bench.h"
 
-#include <ATen/Context.h>
 #include <ATen/Parallel.h>
 
 #include <fstream>
@@ -8,12 +7,14 @@
 #include <stdexcept>
 
 #include "evidence/bars.h"
+#include "evidence/deterministic_guard.h"
 #include "evidence/passes.h"
 #include "evidence/published.h"
 #include "evidence/python_peer.h"
 #include "evidence/rows.h"
 #include "trainer/machine.h"
-#include "trainer/memory.h"
+#include "trainer/markdown.h"
+#include "trainer/text.h"
 #include "trainer/train.h"
 
 namespace nanoflex {
@@ -22,24 +23,16 @@ namespace {
 using nlohmann::json;
 using nlohmann::ordered_json;
 
-// While it lives, what train() prints goes to stderr, and its choice of slower, deterministic GPU
-// kernels does not outlive it.
-class TrainGuard {
+// While it lives, what train() prints goes to stderr.
+class OutputGuard {
  public:
-  TrainGuard()
-      : out_(std::cout.rdbuf(std::cerr.rdbuf())),
-        deterministic_(at::globalContext().deterministicAlgorithms()),
-        warn_only_(at::globalContext().deterministicAlgorithmsWarnOnly()) {}
-  ~TrainGuard() {
-    std::cout.rdbuf(out_);
-    at::globalContext().setDeterministicAlgorithms(deterministic_, warn_only_);
-  }
-  TrainGuard(const TrainGuard&) = delete;
-  TrainGuard& operator=(const TrainGuard&) = delete;
+  OutputGuard() : out_(std::cout.rdbuf(std::cerr.rdbuf())) {}
+  ~OutputGuard() { std::cout.rdbuf(out_); }
+  OutputGuard(const OutputGuard&) = delete;
+  OutputGuard& operator=(const OutputGuard&) = delete;
 
  private:
   std::streambuf* out_;
-  bool deterministic_, warn_only_;
 };
 
 // The summaries of one backend's runs.
@@ -50,10 +43,9 @@ struct Runs {
   json last;  // summary
 };
 
-json train_once(const Config& config, at::Device device) {
-  const TrainGuard guard;
-  track_cpu_memory();
-  reset_peak_memory(device);
+json train_once(const Config& config) {
+  const OutputGuard output;
+  const DeterministicGuard kernels;
   const TrainResult result = train(config, {"./bench", "baseline"});
   if (result.status != "finished") {
     throw std::runtime_error("[bench] the run was " + result.status + "; its record is " +
@@ -137,12 +129,13 @@ std::string whole_markdown(const ordered_json& bench) {
   return "\nWhole commands from their start to their end, taking turns; Nanoflex's also reads its "
          "text, validates, and writes the record and a checkpoint:\n\n" +
          markdown_table(
-             {"command", "s", "is faster"}, 1,
-             {{"`" + whole.at("command").get<std::string>() + "`", fixed(own.median_ms, 1),
+             {{"command", "s", "is faster"},
+              {"`" + whole.at("command").get<std::string>() + "`", fixed(own.median_ms, 1),
                ratio_text(times_faster(own, eager))},
               {c10::str("PyTorch ", whole.at("torch").get<std::string>(), ", eager, ",
                         bench.at("steps").dump(), " steps of the same model, random tokens"),
-               fixed(eager.median_ms, 1), "-"}});
+               fixed(eager.median_ms, 1), "-"}},
+             1);
 }
 
 }  // namespace
@@ -173,7 +166,7 @@ ordered_json bench_baseline(const BaselineOptions& options) {
       if (options.repeat > 1) config.run_id += "_" + std::to_string(repeat + 1);
       show_progress(repeat * runs.size() + i + 1, options.repeat * runs.size(), config.run_id);
       gemm.push_back(gemm_tflops(dtype, {.repeat = 1, .device = device}));
-      add_run(runs[i], train_once(config, device));
+      add_run(runs[i], train_once(config));
     }
   }
   const double rate = summarise(gemm).median_ms;  // the median of anything
@@ -187,17 +180,16 @@ ordered_json bench_baseline(const BaselineOptions& options) {
                          {"rows", ordered_json::array()},
                          {"published", published_json("baseline")}};
   std::vector<Measured> measured;
-  for (const Runs& one : runs) {
-    measured.push_back(summarise(one.step_ms));
-    measured.back().peak_bytes = one.peak_bytes;
+  for (size_t i = 0; i < runs.size(); ++i) {
+    measured.push_back(summarise(runs[i].step_ms));
+    measured.back().name = options.backends[i];
+    measured.back().peak_bytes = runs[i].peak_bytes;
   }
   const std::string what = budget.at("steps").dump() + " steps";
   for (size_t i = 0; i < runs.size(); ++i) {
     ordered_json row =
         row_of({what, options.backends[i], "step", device, dtype}, measured[i], runs[i], rate);
-    for (size_t peer = 0; peer < runs.size(); ++peer) {
-      if (peer != i) add_ratio(row, options.backends[peer], measured[i], measured[peer]);
-    }
+    add_ratios(row, measured, i);
     record["rows"].push_back(row);
   }
   if (!options.python.empty()) {
@@ -212,19 +204,17 @@ std::string baseline_markdown(const ordered_json& bench) {
       " tokens, the first " + bench.at("warmup_steps").dump() + " left out of the timing" +
       (bench.at("quick").get<bool>() ? " (quick: the whole budget pays for more steps)" : "") +
       ".\n\n";
-  std::vector<std::vector<std::string>> lines;
+  Table table = {{"backend", "mask", "dtype", "tokens/s", "TFLOP/s", "of GEMM", "over vanilla",
+                  "spread", "peak MB", "loss at the last step"}};
   for (const ordered_json& row : bench.at("rows")) {
-    lines.push_back(
+    table.push_back(
         {row.at("backend").get<std::string>(), row.at("mask").get<std::string>(),
          row.at("dtype").get<std::string>(), fixed(row.at("tokens_per_second").get<double>(), 0),
          fixed(row.at("tflops_per_second").get<double>(), 3),
          fixed(row.at("share_of_gemm").get<double>(), 2), ratio_text(row, "vanilla"),
          spread_text(row), megabytes(row), fixed(row.at("final_loss").get<double>(), 4)});
   }
-  return page +
-         markdown_table({"backend", "mask", "dtype", "tokens/s", "TFLOP/s", "of GEMM",
-                         "over vanilla", "spread", "peak MB", "loss at the last step"},
-                        3, lines) +
+  return page + markdown_table(table, 3) +
          (bench.contains("whole_runs") ? whole_markdown(bench) : "") +
          published_markdown("baseline");
 }

@@ -19,7 +19,7 @@ struct BaselineOptions {
   bool quick = false;                         ///< that it is fewer steps than the budget pays for
 };
 
-/// The fixed-FLOPs run, 2e12 FLOPs; `quick`: 6 steps of it, 2 of them warm-up.
+/// The fixed-FLOPs run, 2e12 FLOPs; `quick`: 8 steps of it, 5 of them warm-up.
 BaselineOptions baseline_options(bool quick);
 
 /// Trains with each backend, under one causal mask unless the config names another, through

@@ -12,6 +12,8 @@
 #include "evidence/python_peer.h"
 #include "evidence/rows.h"
 #include "trainer/machine.h"
+#include "trainer/markdown.h"
+#include "trainer/text.h"
 
 namespace nanoflex {
 namespace {
@@ -159,14 +161,13 @@ class FlexBench {
     auto contenders = contenders_of(pass, x, variants);
     contenders.push_back(gemm(options_.dtype, options_.device));
     const auto measured = measure(contenders, measure_options());
-    const double gemm_ms = measured.back().median_ms;
+    const double yardstick = gemm_tflops(measured.back(), options_.device);
     for (size_t i = 0; i < variants.size(); ++i) {
       const Contestant& contestant = contest.contestants[i];
       ordered_json row = measured_row(
           {contest.name, contestant.variant.name, pass, options_.device, options_.dtype},
           measured[i]);
-      row["share_of_gemm"] =
-          flops(s, contestant, pass) / measured[i].median_ms / (kGemmFlops / gemm_ms);
+      row["share_of_gemm"] = flops(s, contestant, pass) / measured[i].median_ms / 1e9 / yardstick;
       add_ratio(row, contest.contestants[0].variant.name, measured[i], measured[0]);
       if (contestant.wanted > 0) {
         const Ratio speed = times_faster(measured[i], measured[0]);
@@ -231,7 +232,8 @@ std::string flex_beside_python(const ordered_json& bench) {
 ordered_json bench_flex(const FlexBenchOptions& options) { return FlexBench(options).run(); }
 
 std::string flex_markdown(const ordered_json& bench) {
-  std::vector<std::vector<std::string>> lines;
+  Table table = {{"case", "backend", "pass", "target", "ms", "spread", "of GEMM", "peak MB",
+                  "measured", "wanted"}};
   for (const ordered_json& row : bench.at("rows")) {
     const ordered_json& share = row.at("share_of_gemm");
     std::vector<std::string> line = {row.at("case").get<std::string>(),
@@ -258,12 +260,9 @@ std::string flex_markdown(const ordered_json& bench) {
       line[8] = ratio_text(measured, wanted);
       line[9] = fixed(wanted, 2) + "x";
     }
-    lines.push_back(line);
+    table.push_back(line);
   }
-  return markdown_table({"case", "backend", "pass", "target", "ms", "spread", "of GEMM", "peak MB",
-                         "measured", "wanted"},
-                        4, lines) +
-         (bench.contains("python") ? flex_beside_python(bench) : "");
+  return markdown_table(table, 4) + (bench.contains("python") ? flex_beside_python(bench) : "");
 }
 
 std::string flex_chart(const ordered_json& bench) {

@@ -24,7 +24,7 @@ struct FlexBenchOptions {
 /// std::runtime_error when `python` fails.
 nlohmann::ordered_json bench_flex(const FlexBenchOptions& options);
 
-/// The targets as a table: what, measured, wanted, spread.
+/// All rows as a table, with what was measured of their targets beside what is wanted.
 std::string flex_markdown(const nlohmann::ordered_json& bench);
 
 /// Bars of what is held against flash, as SVG: how many times as fast.

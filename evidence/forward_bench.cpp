@@ -9,6 +9,8 @@
 #include "evidence/rows.h"
 #include "trainer/budget.h"
 #include "trainer/machine.h"
+#include "trainer/markdown.h"
+#include "trainer/text.h"
 
 namespace nanoflex {
 namespace {
@@ -72,38 +74,36 @@ ordered_json bench_forward(const ForwardOptions& options) {
   const auto measured = measure(
       contenders, {.repeat = options.repeat, .device = options.device, .patience_ms = 10'000});
   const double flops = static_cast<double>(tokens.numel() * flops_per_token(model)) / 3;
+  const double yardstick = gemm_tflops(measured[0], options.device);
   for (size_t i = 1; i < contenders.size(); ++i) {
     ordered_json row = measured_row(
         {name_of(options), contenders[i].name, "forward", options.device, options.dtype},
         measured[i]);
-    row["share_of_gemm"] = flops / measured[i].median_ms / (kGemmFlops / measured[0].median_ms);
-    for (size_t peer = 1; peer < contenders.size(); ++peer) {
-      if (peer != i) add_ratio(row, contenders[peer].name, measured[i], measured[peer]);
-    }
+    row["share_of_gemm"] = flops / measured[i].median_ms / 1e9 / yardstick;
+    add_ratios(row, std::span(measured).subspan(1), i - 1);
     row["peak_bytes"] = measured[i].peak_bytes + weight_bytes(model);
     row["tokens_per_second"] = static_cast<double>(tokens.numel()) / measured[i].median_ms * 1e3;
     rows.push_back(row);
   }
   return {{"machine", describe_environment(options.device)},
-          {"gemm_tflops", kGemmFlops / measured[0].median_ms / 1e9},
+          {"gemm_tflops", yardstick},
           {"rows", rows},
           {"published", published_json("forward")}};
 }
 
 std::string forward_markdown(const ordered_json& bench) {
-  std::vector<std::vector<std::string>> lines;
+  Table table = {{"forward pass", "backend", "dtype", "ms", "spread", "tokens/s", "of GEMM",
+                  "over sdpa", "peak MB"}};
   for (const ordered_json& row : bench.at("rows")) {
     if (row.contains("skipped")) continue;
-    lines.push_back(
+    table.push_back(
         {row.at("case").get<std::string>(), row.at("backend").get<std::string>(),
          row.at("dtype").get<std::string>(), fixed(row.at("median_ms").get<double>(), 2),
          spread_text(row), fixed(row.at("tokens_per_second").get<double>(), 0),
          fixed(row.at("share_of_gemm").get<double>(), 2), ratio_text(row, "sdpa"), megabytes(row)});
   }
-  return markdown_table({"forward pass", "backend", "dtype", "ms", "spread", "tokens/s", "of GEMM",
-                         "over sdpa", "peak MB"},
-                        3, lines) +
-         skipped_markdown(bench.at("rows")) + published_markdown("forward");
+  return markdown_table(table, 3) + skipped_markdown(bench.at("rows")) +
+         published_markdown("forward");
 }
 
 std::string forward_chart(const ordered_json& bench) {

@@ -7,6 +7,8 @@
 #include "evidence/published.h"
 #include "evidence/rows.h"
 #include "trainer/machine.h"
+#include "trainer/markdown.h"
+#include "trainer/text.h"
 
 namespace nanoflex {
 namespace {
@@ -85,10 +87,8 @@ class Guide {
     for (size_t i = 0; i < able.size(); ++i) {
       ordered_json row = measured_row(name(mask, able[i].name), measured[i]);
       row["share_of_gemm"] =
-          flops(share) / measured[i].median_ms / (kGemmFlops / yardstick.median_ms);
-      for (size_t peer = 0; peer < able.size(); ++peer) {
-        if (peer != i) add_ratio(row, able[peer].name, measured[i], measured[peer]);
-      }
+          flops(share) / measured[i].median_ms / 1e9 / gemm_tflops(yardstick, options_.device);
+      add_ratios(row, measured, i);
       row["mask"] = flex::to_text(mask.mask);
       row["visible_share"] = share;
       rows_.push_back(row);
@@ -117,10 +117,11 @@ GuideOptions guide_options(bool quick) {
 ordered_json bench_guide(const GuideOptions& options) { return Guide(options).run(); }
 
 std::string guide_markdown(const ordered_json& bench) {
-  std::vector<std::vector<std::string>> lines;
+  Table table = {{"mask", "backend", "dtype", "pairs", "ms", "spread", "of GEMM", "over vanilla",
+                  "over flash", "peak MB"}};
   for (const ordered_json& row : bench.at("rows")) {
     if (row.contains("skipped")) continue;
-    lines.push_back({row.at("case").get<std::string>(), row.at("backend").get<std::string>(),
+    table.push_back({row.at("case").get<std::string>(), row.at("backend").get<std::string>(),
                      row.at("dtype").get<std::string>(),
                      fixed(100 * row.at("visible_share").get<double>(), 1) + " %",
                      fixed(row.at("median_ms").get<double>(), 2), spread_text(row),
@@ -129,10 +130,7 @@ std::string guide_markdown(const ordered_json& bench) {
   }
   return "Forward and backward, batch " + bench.at("batch").dump() + ", T " +
          bench.at("length").dump() + ", width " + bench.at("width").dump() + ", " +
-         bench.at("heads").dump() + " heads.\n\n" +
-         markdown_table({"mask", "backend", "dtype", "pairs", "ms", "spread", "of GEMM",
-                         "over vanilla", "over flash", "peak MB"},
-                        3, lines) +
+         bench.at("heads").dump() + " heads.\n\n" + markdown_table(table, 3) +
          skipped_markdown(bench.at("rows")) + published_markdown("guide");
 }
 

@@ -12,8 +12,10 @@
 #include "evidence/passes.h"
 #include "evidence/rows.h"
 #include "trainer/machine.h"
+#include "trainer/markdown.h"
 #include "trainer/memory.h"
 #include "trainer/operation_watch.h"
+#include "trainer/text.h"
 
 namespace nanoflex {
 namespace {
@@ -171,7 +173,8 @@ ordered_json bench_lab(const LabOptions& options) {
 }
 
 std::string lab_markdown(const ordered_json& bench) {
-  std::vector<std::vector<std::string>> lines;
+  Table table = {{"lab", "backend", "pass", "allclose", "ms", "spread", "over vanilla", "peak MB",
+                  "max difference", "mean difference", "operations", "tensor of all pairs"}};
   for (const ordered_json& row : bench.at("rows")) {
     const bool fused = row.contains("allclose");
     char largest[32] = "-", mean[32] = "-";
@@ -179,7 +182,7 @@ std::string lab_markdown(const ordered_json& bench) {
       std::snprintf(largest, sizeof largest, "%.1e", row.at("max_difference").get<double>());
       std::snprintf(mean, sizeof mean, "%.1e", row.at("mean_difference").get<double>());
     }
-    lines.push_back({row.at("case").get<std::string>(), row.at("backend").get<std::string>(),
+    table.push_back({row.at("case").get<std::string>(), row.at("backend").get<std::string>(),
                      row.at("pass").get<std::string>(),
                      !fused                           ? "-"
                      : row.at("allclose").get<bool>() ? "yes"
@@ -189,11 +192,7 @@ std::string lab_markdown(const ordered_json& bench) {
                      row.contains("operations") ? row.at("operations").dump() : "-",
                      held_text(row)});
   }
-  return markdown_table(
-             {"lab", "backend", "pass", "allclose", "ms", "spread", "over vanilla", "peak MB",
-              "max difference", "mean difference", "operations", "tensor of all pairs"},
-             4, lines) +
-         "\nOne tensor of all pairs would take " +
+  return markdown_table(table, 4) + "\nOne tensor of all pairs would take " +
          fixed(bench.at("pairs_bytes").get<double>() / 1e6, 1) + " MB; " +
          bench.at("gpu").get<std::string>() + ".\n";
 }

@@ -2,10 +2,9 @@
 
 #include <algorithm>
 #include <chrono>
-#include <fstream>
-#include <limits>
 
 #include "trainer/machine.h"
+#include "trainer/machine_limits.h"
 #include "trainer/memory.h"
 
 namespace nanoflex {
@@ -19,6 +18,8 @@ double run_ms(const Contender& contender, int64_t times, at::Device device) {
   const std::chrono::duration<double, std::milli> passed = std::chrono::steady_clock::now() - begin;
   return passed.count() / static_cast<double>(times);
 }
+
+int64_t gemm_side(at::Device device) { return device.is_cuda() ? 8192 : 2048; }
 
 }  // namespace
 
@@ -72,6 +73,7 @@ std::vector<Measured> measure(const std::vector<Contender>& contenders,
   std::vector<Measured> result;
   for (size_t i = 0; i < contenders.size(); ++i) {
     result.push_back(summarise(times[i]));
+    result.back().name = contenders[i].name;
     result.back().peak_bytes = peaks[i];
   }
   return result;
@@ -80,12 +82,18 @@ std::vector<Measured> measure(const std::vector<Contender>& contenders,
 Contender gemm(at::ScalarType dtype, at::Device device) {
   const bool emulated = dtype == at::kBFloat16 && !multiplies_bfloat16_fast(device);
   const auto kind = at::TensorOptions().dtype(emulated ? at::kFloat : dtype).device(device);
-  const at::Tensor a = at::ones({2048, 2048}, kind), b = at::ones({2048, 2048}, kind);
-  return {"gemm", [a, b, c = at::empty_like(a)]() mutable { at::mm_out(c, a, b); }};
+  const int64_t side = gemm_side(device);
+  const at::Tensor a = varied_numbers({side, side}, kind);
+  return {"gemm", [a, c = at::empty_like(a)]() mutable { at::mm_out(c, a, a); }};
+}
+
+double gemm_tflops(const Measured& gemm, at::Device device) {
+  const auto side = static_cast<double>(gemm_side(device));
+  return 2 * side * side * side / gemm.median_ms / 1e9;
 }
 
 double gemm_tflops(at::ScalarType dtype, const MeasureOptions& options) {
-  return kGemmFlops / measure({gemm(dtype, options.device)}, options)[0].median_ms / 1e9;
+  return gemm_tflops(measure({gemm(dtype, options.device)}, options)[0], options.device);
 }
 
 }  // namespace nanoflex

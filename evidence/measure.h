@@ -15,6 +15,7 @@ struct Contender {
 };
 
 struct Measured {
+  std::string name = {};
   double median_ms = 0;
   double spread = 0;                    ///< (slowest - fastest) / median of the repeats
   int64_t peak_bytes = 0;               ///< of tensors, beyond what was live before
@@ -44,11 +45,13 @@ struct MeasureOptions {
 std::vector<Measured> measure(const std::vector<Contender>& contenders,
                               const MeasureOptions& options);
 
-/// LibTorch's matrix product of two 2048 x 2048 matrices, the yardstick of a machine: in fp32 where
-/// the device has no instructions for products of bf16, which LibTorch then computes one number at
-/// a time, hundreds of times slower. Its multiplications and additions are kGemmFlops.
-constexpr double kGemmFlops = 2.0 * 2048 * 2048 * 2048;
+/// LibTorch's matrix product of two 2048 x 2048 matrices, on a GPU 8192 x 8192, the yardstick of a
+/// machine: in fp32 where the device has no instructions for products of bf16, which LibTorch then
+/// computes one number at a time, hundreds of times slower.
 Contender gemm(at::ScalarType dtype, at::Device device);
+
+/// The rate of a product that gemm() was measured at, in TFLOP/s.
+double gemm_tflops(const Measured& gemm, at::Device device);
 
 /// LibTorch's rate of gemm() in a dtype on a device, in TFLOP/s.
 double gemm_tflops(at::ScalarType dtype, const MeasureOptions& options);

@@ -104,10 +104,4 @@ void show_progress(size_t done, size_t count, const std::string& what) {
   }
 }
 
-std::string fixed(double value, int digits) {
-  char text[32];
-  std::snprintf(text, sizeof text, "%.*f", digits, value);
-  return text;
-}
-
 }  // namespace nanoflex

@@ -51,7 +51,4 @@ PassTimes measure_pass(
 /// A line on stderr, or a bar on a terminal, that says how far a measurement is.
 void show_progress(size_t done, size_t count, const std::string& what);
 
-/// A number with so many digits behind the point.
-std::string fixed(double value, int digits);
-
 }  // namespace nanoflex

@@ -3,6 +3,7 @@
 #include <sstream>
 
 #include "evidence/rows.h"
+#include "trainer/markdown.h"
 
 namespace nanoflex {
 namespace {
@@ -56,15 +57,14 @@ ordered_json published_json(const std::string& bench) {
 }
 
 std::string published_markdown(const std::string& bench) {
-  std::vector<std::vector<std::string>> lines;
+  Table table = {{"published", "machine", "quantity", "value"}};
   for (const Published& figure : published_figures()) {
     if (figure.bench != bench) continue;
-    lines.push_back({figure.what, figure.machine, figure.quantity + ", " + figure.unit,
+    table.push_back({figure.what, figure.machine, figure.quantity + ", " + figure.unit,
                      shortest(figure.value)});
   }
-  if (lines.empty()) return "";
-  return "\nPublished by others, not measured here:\n\n" +
-         markdown_table({"published", "machine", "quantity", "value"}, 3, lines);
+  if (table.size() == 1) return "";
+  return "\nPublished by others, not measured here:\n\n" + markdown_table(table, 3);
 }
 
 }  // namespace nanoflex

@@ -4,23 +4,25 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <algorithm>
+#include <cerrno>
 #include <chrono>
-#include <sstream>
+#include <cstring>
 #include <stdexcept>
 #include <vector>
 
-#include "evidence/passes.h"
-#include "trainer/train.h"
+#include "evidence/measure.h"
+#include "trainer/markdown.h"
+#include "trainer/resolve.h"
+#include "trainer/text.h"
 
 namespace nanoflex {
-namespace {
-
 using nlohmann::ordered_json;
 
-double median_of(std::vector<double> times) {
-  std::nth_element(times.begin(), times.begin() + times.size() / 2, times.end());
-  return times[times.size() / 2];
+namespace {
+
+std::string how_it_ended(int status) {
+  if (WIFSIGNALED(status)) return "signal " + std::to_string(WTERMSIG(status));
+  return "exit code " + std::to_string(WEXITSTATUS(status));
 }
 
 }  // namespace
@@ -31,7 +33,9 @@ TimedRun time_command(const std::vector<std::string>& command, const std::string
   using Clock = std::chrono::steady_clock;
   const Clock::time_point begin = Clock::now();
   int ends[2];
-  if (pipe(ends) != 0) throw std::runtime_error("[bench] cannot make a pipe");
+  if (pipe(ends) != 0) {
+    throw std::runtime_error(std::string("[bench] cannot make a pipe: ") + std::strerror(errno));
+  }
   const pid_t child = fork();
   if (child == 0) {  // its errors go to ours
     dup2(ends[1], STDOUT_FILENO);
@@ -50,8 +54,8 @@ TimedRun time_command(const std::vector<std::string>& command, const std::string
   int status = 0;
   if (child < 0 || waitpid(child, &status, 0) != child || !WIFEXITED(status) ||
       WEXITSTATUS(status) != 0) {
-    throw std::runtime_error("[bench] '" + command[0] + " " + command.at(1) + "' failed" + "; " +
-                             hint);
+    throw std::runtime_error("[bench] '" + command[0] + " " + command.at(1) + "' failed (" +
+                             how_it_ended(status) + "); " + hint);
   }
   return {std::chrono::duration<double>(Clock::now() - begin).count(), text};
 }
@@ -71,22 +75,20 @@ ordered_json time_python(const std::string& python, const std::string& peer,
 
 std::string python_markdown(const ordered_json& python, const std::string& backend,
                             const std::vector<PythonRow>& rows) {
-  std::ostringstream page;
-  page << "\n| PyTorch " << python.at("torch").get<std::string>() << ", "
-       << python.at("dtype").get<std::string>() << " | ms | " << backend << " is faster |\n"
-       << "|---|---:|---:|\n";
+  Table table = {{c10::str("PyTorch ", python.at("torch").get<std::string>(), ", ",
+                           python.at("dtype").get<std::string>()),
+                  "ms", backend + " is faster"}};
   for (const PythonRow& row : rows) {
     const ordered_json& timed = python.at(row.key);
-    page << "| " << row.what << " | ";
     if (timed.contains("error")) {
-      page << timed.at("error").get<std::string>() << " | |\n";
+      table.push_back({row.what, timed.at("error"), ""});
     } else {
-      const double ms = median_of(timed.at("ms").get<std::vector<double>>());
-      page << fixed(ms, ms < 100 ? 1 : 0) << " | " << fixed(ms / row.our_ms, 2) << "x |\n";
+      const double ms = summarise(timed.at("ms").get<std::vector<double>>()).median_ms;
+      table.push_back({row.what, fixed(ms, ms < 100 ? 1 : 0), fixed(ms / row.our_ms, 2) + "x"});
     }
   }
-  page << "\nPyTorch ran after what stands above, not in turn with it.\n";
-  return page.str();
+  return "\n" + markdown_table(table, 1) +
+         "\nPyTorch ran after what stands above, not in turn with it.\n";
 }
 
 }  // namespace nanoflex

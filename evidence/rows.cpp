@@ -2,6 +2,7 @@
 
 #include "evidence/passes.h"
 #include "trainer/machine.h"
+#include "trainer/text.h"
 
 namespace nanoflex {
 namespace {
@@ -42,6 +43,12 @@ void add_ratio(ordered_json& row, const std::string& peer, const Measured& own,
   row["ratio_ranges"][peer] = {ratio.low, ratio.high};
 }
 
+void add_ratios(ordered_json& row, std::span<const Measured> all, size_t own) {
+  for (size_t peer = 0; peer < all.size(); ++peer) {
+    if (peer != own) add_ratio(row, all[peer].name, all[own], all[peer]);
+  }
+}
+
 std::string ratio_text(const Ratio& ratio, double reference) {
   const bool unclear = ratio.low < reference && reference < ratio.high;
   return fixed(ratio.value, 2) + (unclear ? "x (spread too wide to say)" : "x");
@@ -68,20 +75,6 @@ std::string megabytes(const ordered_json& row) {
   if (!row.contains("peak_bytes") || row.at("peak_bytes").is_null()) return "-";
   const double megabytes = row.at("peak_bytes").get<double>() / 1e6;
   return fixed(megabytes, megabytes < 10 ? 2 : 0);
-}
-
-std::string markdown_table(const std::vector<std::string>& titles, size_t text_columns,
-                           const std::vector<std::vector<std::string>>& lines) {
-  const auto line_of = [](const std::vector<std::string>& cells) {
-    std::string line = "|";
-    for (const std::string& cell : cells) line += " " + cell + " |";
-    return line + "\n";
-  };
-  std::string page = line_of(titles) + "|";
-  for (size_t i = 0; i < titles.size(); ++i) page += i < text_columns ? "---|" : "---:|";
-  page += "\n";
-  for (const std::vector<std::string>& line : lines) page += line_of(line);
-  return page;
 }
 
 std::string skipped_markdown(const ordered_json& rows) {

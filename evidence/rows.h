@@ -4,6 +4,7 @@
 #include <ATen/Functions.h>
 
 #include <nlohmann/json.hpp>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -29,6 +30,8 @@ nlohmann::ordered_json skipped_row(const RowName& name, const std::string& reaso
 /// repeats that ran in turn.
 void add_ratio(nlohmann::ordered_json& row, const std::string& peer, const Measured& own,
                const Measured& peers);
+/// The same against each other one of them, by its name.
+void add_ratios(nlohmann::ordered_json& row, std::span<const Measured> all, size_t own);
 
 /// "1.25x"; followed by "(spread too wide to say)" where low .. high holds `reference`, so that the
 /// repeats do not tell on which side of it the ratio is.
@@ -41,9 +44,6 @@ std::string spread_text(const nlohmann::ordered_json& row);
 /// Its peak_bytes in MB; "-" when it has none.
 std::string megabytes(const nlohmann::ordered_json& row);
 
-/// A Markdown table: so many columns of text, then numbers, aligned at the right.
-std::string markdown_table(const std::vector<std::string>& titles, size_t text_columns,
-                           const std::vector<std::vector<std::string>>& lines);
 /// A list of the rows that were skipped, with their reasons; "" when none was.
 std::string skipped_markdown(const nlohmann::ordered_json& rows);
 

@@ -1,22 +1,22 @@
 #include "evidence/step_bench.h"
 
 #include <algorithm>
-#include <chrono>
-#include <fstream>
 #include <iostream>
 #include <memory>
-#include <sstream>
 
 #include "evidence/bars.h"
+#include "evidence/deterministic_guard.h"
 #include "evidence/measure.h"
 #include "evidence/passes.h"
 #include "evidence/python_peer.h"
 #include "evidence/rows.h"
 #include "trainer/budget.h"
 #include "trainer/machine.h"
+#include "trainer/markdown.h"
 #include "trainer/memory.h"
 #include "trainer/part_clock.h"
 #include "trainer/recorded_step.h"
+#include "trainer/text.h"
 
 namespace nanoflex {
 namespace {
@@ -130,7 +130,9 @@ std::vector<Case> cases_of(const StepBenchOptions& options) {
 class StepBench {
  public:
   explicit StepBench(const StepBenchOptions& options)
-      : options_(options), dtype_(choose_dtype(options.dtype, options.device)) {}
+      : options_(options), dtype_(choose_dtype(options.dtype, options.device)) {
+    use_deterministic_kernels(options.device);  // as ./train does
+  }
 
   ordered_json run() {
     const std::vector<Case> cases = cases_of(options_);
@@ -162,17 +164,14 @@ class StepBench {
         contenders, {.repeat = options_.repeat, .device = options_.device, .patience_ms = 60'000});
     for (size_t i = 0; i < trainees.size(); ++i) {
       add_row(one.name, one.configs[i].attention, measured[0], measured[i + 1], *trainees[i]);
-      for (size_t peer = 0; peer < trainees.size(); ++peer) {
-        if (peer == i) continue;
-        add_ratio(rows_.back(), one.configs[peer].attention, measured[i + 1], measured[peer + 1]);
-      }
+      add_ratios(rows_.back(), std::span(measured).subspan(1), i);
     }
   }
 
   void add_row(const std::string& name, const std::string& backend, const Measured& gemm,
                const Measured& step, Trainee& trainee) {
     const double seconds = step.median_ms / 1e3;
-    const double gemm_tflops = kGemmFlops / gemm.median_ms / 1e9;
+    const double yardstick = gemm_tflops(gemm, options_.device);
     const Budget budget = trainee.budget();
     const double tflops = static_cast<double>(budget.flops_per_step) / seconds / 1e12;
     ordered_json row = measured_row({name, backend, "step", options_.device, dtype_}, step);
@@ -181,8 +180,8 @@ class StepBench {
     row["sequence_len"] = trainee.sequence_len();
     row["flops_per_token"] = budget.flops_per_token;
     row["attention_flops_per_token"] = budget.attention_flops_per_token;
-    row["gemm_tflops"] = gemm_tflops;
-    row["share_of_gemm"] = tflops / gemm_tflops;
+    row["gemm_tflops"] = yardstick;
+    row["share_of_gemm"] = tflops / yardstick;
     row["peak_bytes"] = trainee.peak_bytes();
     row["parts"] = trainee.parts();
     rows_.push_back(row);
@@ -190,33 +189,34 @@ class StepBench {
 
   const StepBenchOptions options_;
   const at::ScalarType dtype_;
+  const DeterministicGuard kernels_;
   ordered_json rows_ = ordered_json::array();
 };
 
-void add_parts(std::ostringstream& page, const ordered_json& rows) {
-  page << "\n| case | backend |";
+std::string parts_of_steps(const ordered_json& rows) {
+  Table table = {{"case", "backend"}};
   std::vector<std::string> names;
   for (const auto& [name, seconds] : rows[0].at("parts").items()) names.push_back(name);
-  for (const std::string& name : names) page << " " << name << " |";
-  page << " sum, ms |\n|---|---|";
-  for (size_t i = 0; i <= names.size(); ++i) page << "---:|";
-  page << "\n";
+  table[0].insert(table[0].end(), names.begin(), names.end());
+  table[0].push_back("sum, ms");
   for (const ordered_json& row : rows) {
+    std::vector<std::string>& line = table.emplace_back();
+    line = {row.at("case"), row.at("backend")};
     double sum = 0;
     for (const std::string& name : names) sum += row.at("parts").at(name).get<double>();
-    page << "| " << row.at("case").get<std::string>() << " | "
-         << row.at("backend").get<std::string>() << " |";
     for (const std::string& name : names) {
-      page << " " << fixed(100 * row.at("parts").at(name).get<double>() / sum, 1) << " % |";
+      line.push_back(fixed(100 * row.at("parts").at(name).get<double>() / sum, 1) + " %");
     }
-    page << " " << fixed(1e3 * sum, 0) << " |\n";
+    line.push_back(fixed(1e3 * sum, 0));
   }
+  return "\n" + markdown_table(table, 2);
 }
 
 // What a longer row costs a token, beside what its attention explains: all FLOPs that are counted,
 // or those of the half that a causal mask leaves.
 std::string cost_of_length(const ordered_json& rows) {
-  std::vector<std::vector<std::string>> lines;
+  Table table = {{"T, as many tokens a step", "backend", "time a token, of the first",
+                  "FLOPs issued (causal)", "FLOPs counted"}};
   const ordered_json* first = nullptr;
   const auto cost = [](const ordered_json& row, double attention) {
     const double without =
@@ -226,17 +226,15 @@ std::string cost_of_length(const ordered_json& rows) {
   for (const ordered_json& row : rows) {
     if (!row.at("case").get<std::string>().starts_with(kLengths)) continue;
     if (first == nullptr) first = &row;
-    lines.push_back({row.at("sequence_len").dump(), row.at("backend").get<std::string>(),
+    table.push_back({row.at("sequence_len").dump(), row.at("backend").get<std::string>(),
                      fixed(first->at("tokens_per_second").get<double>() /
                                row.at("tokens_per_second").get<double>(),
                            2),
                      fixed(cost(row, 0.5) / cost(*first, 0.5), 2),
                      fixed(cost(row, 1) / cost(*first, 1), 2)});
   }
-  if (lines.empty()) return "";
-  return "\n" + markdown_table({"T, as many tokens a step", "backend", "time a token, of the first",
-                                "FLOPs issued (causal)", "FLOPs counted"},
-                               2, lines);
+  if (table.size() == 1) return "";
+  return "\n" + markdown_table(table, 2);
 }
 
 std::string step_beside_python(const ordered_json& bench) {
@@ -254,25 +252,20 @@ std::string step_beside_python(const ordered_json& bench) {
 ordered_json bench_step(const StepBenchOptions& options) { return StepBench(options).run(); }
 
 std::string step_markdown(const ordered_json& bench) {
-  std::ostringstream page;
-  page
-      << "| case | backend | ms | spread | tokens/s | over sdpa | GFLOP/s | GEMM | share | peak MB "
-         "|\n|---|---|---:|---:|---:|---:|---:|---:|---:|---:|\n";
+  Table table = {{"case", "backend", "ms", "spread", "tokens/s", "over sdpa", "GFLOP/s", "GEMM",
+                  "share", "peak MB"}};
   const ordered_json& rows = bench.at("rows");
   for (const ordered_json& row : rows) {
-    page << "| " << row.at("case").get<std::string>() << " | "
-         << row.at("backend").get<std::string>() << " | "
-         << fixed(row.at("median_ms").get<double>(), 0) << " | " << spread_text(row) << " | "
-         << fixed(row.at("tokens_per_second").get<double>(), 0) << " | " << ratio_text(row, "sdpa")
-         << " | " << fixed(1e3 * row.at("tflops_per_second").get<double>(), 1) << " | "
-         << fixed(1e3 * row.at("gemm_tflops").get<double>(), 0) << " | "
-         << fixed(row.at("share_of_gemm").get<double>(), 2) << " | "
-         << fixed(row.at("peak_bytes").get<double>() / 1e6, 0) << " |\n";
+    table.push_back({row.at("case"), row.at("backend"), fixed(row.at("median_ms").get<double>(), 0),
+                     spread_text(row), fixed(row.at("tokens_per_second").get<double>(), 0),
+                     ratio_text(row, "sdpa"),
+                     fixed(1e3 * row.at("tflops_per_second").get<double>(), 1),
+                     fixed(1e3 * row.at("gemm_tflops").get<double>(), 0),
+                     fixed(row.at("share_of_gemm").get<double>(), 2),
+                     fixed(row.at("peak_bytes").get<double>() / 1e6, 0)});
   }
-  page << cost_of_length(rows);
-  add_parts(page, rows);
-  if (bench.contains("python")) page << step_beside_python(bench);
-  return page.str();
+  return markdown_table(table, 2) + cost_of_length(rows) + parts_of_steps(rows) +
+         (bench.contains("python") ? step_beside_python(bench) : "");
 }
 
 std::string step_chart(const ordered_json& bench) {

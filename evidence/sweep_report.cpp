@@ -6,6 +6,8 @@
 #include "evidence/chart.h"
 #include "evidence/passes.h"
 #include "evidence/rows.h"
+#include "trainer/markdown.h"
+#include "trainer/text.h"
 
 namespace nanoflex {
 namespace {
@@ -66,18 +68,16 @@ std::string sweep_csv(const ordered_json& sweep) {
 }
 
 std::string sweep_markdown(const ordered_json& sweep) {
-  std::vector<std::vector<std::string>> lines;
+  Table table = {{"case", "dtype", "pass", "flash ms", "of GEMM", "over sdpa", "over vanilla",
+                  "spread", "peak MB"}};
   for (const ordered_json& row : sweep.at("rows")) {
     if (row.contains("skipped") || row.at("backend") != "flash") continue;
-    lines.push_back({row.at("case").get<std::string>(), row.at("dtype").get<std::string>(),
+    table.push_back({row.at("case").get<std::string>(), row.at("dtype").get<std::string>(),
                      row.at("pass").get<std::string>(), fixed(row.at("median_ms").get<double>(), 3),
                      fixed(row.at("share_of_gemm").get<double>(), 2), ratio_text(row, "sdpa"),
                      ratio_text(row, "vanilla"), spread_text(row), megabytes(row)});
   }
-  return markdown_table({"case", "dtype", "pass", "flash ms", "of GEMM", "over sdpa",
-                         "over vanilla", "spread", "peak MB"},
-                        3, lines) +
-         skipped_markdown(sweep.at("rows"));
+  return markdown_table(table, 3) + skipped_markdown(sweep.at("rows"));
 }
 
 std::map<std::string, std::string> sweep_charts(const ordered_json& sweep,

@@ -7,7 +7,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <iostream>
 #include <map>
 #include <sstream>
 #include <stdexcept>
@@ -16,7 +15,9 @@
 #include "attention/registry.h"
 #include "evidence/passes.h"
 #include "trainer/machine.h"
+#include "trainer/markdown.h"
 #include "trainer/step.h"
+#include "trainer/text.h"
 
 namespace nanoflex {
 namespace {
@@ -316,22 +317,16 @@ ordered_json to_json(const std::vector<ModelCheck>& checks, const VerifyModelOpt
 }
 
 std::string to_markdown(const std::vector<ModelCheck>& checks) {
-  std::ostringstream page;
-  page << "| | backend | heads | check | largest difference | bound | from |\n"
-       << "|---|---|---|---|---:|---:|---|\n";
-  page.precision(2);
+  Table table = {{"", "backend", "heads", "check", "largest difference", "bound", "from"}};
   for (const ModelCheck& one : checks) {
-    const char* verdict = !one.passed() ? "FAIL" : one.left_out ? "SKIPPED" : "PASS";
-    page << "| " << verdict << " | " << one.backend << " | " << one.heads << " | " << one.check
-         << " | ";
-    if (one.left_out) {
-      page << "- | - | ";
-    } else {
-      page << one.difference << " | " << one.bound << " | ";
-    }
-    page << one.bound_from << " |\n";
+    const auto number = [&](double value) { return one.left_out ? "-" : with_digits(value, 2); };
+    table.push_back({!one.passed()  ? "FAIL"
+                     : one.left_out ? "SKIPPED"
+                                    : "PASS",
+                     one.backend, one.heads, one.check, number(one.difference), number(one.bound),
+                     one.bound_from});
   }
-  return page.str();
+  return markdown_table(table, 7);
 }
 
 }  // namespace nanoflex

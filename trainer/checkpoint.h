@@ -42,7 +42,7 @@ std::vector<int64_t> checkpoint_steps(const std::filesystem::path& run);
 std::filesystem::path checkpoint_folder(const std::filesystem::path& run, int64_t step);
 
 /// Writes the checkpoint of state.step and removes all but the newest two. Throws
-/// std::runtime_error, naming the one that stands, when the disk refuses; nothing of the new one
+/// std::invalid_argument, naming the one that stands, when the disk refuses; nothing of the new one
 /// is left then.
 void write_checkpoint(const std::filesystem::path& run, const CheckpointState& state,
                       const CheckpointContents& contents);

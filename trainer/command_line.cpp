@@ -16,6 +16,7 @@
 #include "trainer/out_of_memory.h"
 #include "trainer/resolve.h"
 #include "trainer/run_summary.h"
+#include "trainer/text.h"
 
 namespace nanoflex {
 namespace {
@@ -47,11 +48,7 @@ cxxopts::Options make_options() {
   const Config defaults;
   for (const Key& key : config_keys()) {
     std::string help = key.help;
-    if (!key.choices.empty()) {
-      std::string list;
-      for (const std::string& choice : key.choices) list += (list.empty() ? "" : " | ") + choice;
-      help += " [" + list + "]";
-    }
+    if (!key.choices.empty()) help += " [" + join(key.choices, " | ") + "]";
     const std::string value = key_text(defaults, key);
     if (!value.empty()) help += " (default: " + value + ")";
     options.add_options(key.section)(key.flag(), help, cxxopts::value<std::string>(), "VALUE");

@@ -2,21 +2,15 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdio>
 #include <map>
 #include <set>
-#include <string_view>
+
+#include "trainer/text.h"
 
 namespace nanoflex {
 namespace {
 
 using nlohmann::json;
-
-std::string general(double value) {
-  char text[64];
-  std::snprintf(text, sizeof text, "%.4g", value);
-  return text;
-}
 
 using Flat = std::map<std::string, json>;
 
@@ -54,8 +48,8 @@ struct ComparedBudget {
   std::optional<double> target_flops, flops, flops_per_step;
 
   std::string text() const {
-    std::string words = flops ? general(*flops) + " FLOPs" : "an unknown number of FLOPs";
-    if (target_flops) words += " (target " + general(*target_flops) + ")";
+    std::string words = flops ? with_digits(*flops, 4) + " FLOPs" : "an unknown number of FLOPs";
+    if (target_flops) words += " (target " + with_digits(*target_flops, 4) + ")";
     return words;
   }
 };

@@ -7,6 +7,7 @@
 #include "trainer/report/page.h"
 #include "trainer/report/record.h"
 #include "trainer/run_folder.h"
+#include "trainer/text.h"
 
 namespace nanoflex {
 namespace {

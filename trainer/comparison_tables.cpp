@@ -2,7 +2,7 @@
 
 #include <set>
 
-#include "trainer/numbers.h"
+#include "trainer/text.h"
 
 namespace nanoflex {
 namespace {

@@ -1,14 +1,10 @@
 // A comparison as tables of texts, for whatever writes them down.
 #pragma once
 
-#include <string>
-#include <vector>
-
 #include "trainer/comparison.h"
+#include "trainer/markdown.h"
 
 namespace nanoflex {
-
-using Table = std::vector<std::vector<std::string>>;  ///< rows of cells, the first its heading
 
 Table numbers_table(const Comparison& comparison);  ///< a row a run
 Table groups_table(const Comparison& comparison);   ///< means over seeds; no rows without groups

@@ -1,9 +1,9 @@
 // A comparison as text, Markdown and JSON.
 #include <algorithm>
-#include <string_view>
 
 #include "trainer/comparison.h"
 #include "trainer/comparison_tables.h"
+#include "trainer/text.h"
 
 namespace nanoflex {
 namespace {
@@ -32,28 +32,13 @@ std::string aligned(const Table& table, size_t left_columns) {
   return text;
 }
 
-std::string escaped(const std::string& text) {
-  std::string markdown;
-  for (const char letter : text) {
-    if (std::string_view("\\|`*<[]").find(letter) != std::string_view::npos) markdown += '\\';
-    markdown += letter;
+// Names and keys are texts, not markup.
+std::string as_markdown(Table table, size_t left_columns) {
+  for (auto& row : table) {
+    for (std::string& cell : row) cell = markdown_text(cell);
   }
-  return markdown;
+  return markdown_table(table, left_columns);
 }
-
-std::string markdown_table(const Table& table, size_t left_columns) {
-  std::string text;
-  for (size_t row = 0; row < table.size(); ++row) {
-    for (const auto& cell : table[row]) text += "| " + escaped(cell) + " ";
-    text += "|\n";
-    for (size_t i = 0; row == 0 && i < table[0].size(); ++i)
-      text += i < left_columns ? "|---" : "|---:";
-    if (row == 0) text += "|\n";
-  }
-  return text;
-}
-
-json json_or_null(const std::optional<double>& value) { return value ? json(*value) : json(); }
 
 }  // namespace
 
@@ -70,15 +55,15 @@ std::string to_text(const Comparison& comparison) {
 }
 
 std::string to_markdown(const Comparison& comparison) {
-  std::string text = markdown_table(numbers_table(comparison), 2);
+  std::string text = as_markdown(numbers_table(comparison), 2);
   for (const auto& warning : comparison.warnings)
-    text += "\n**Warning:** " + escaped(warning) + '\n';
+    text += "\n**Warning:** " + markdown_text(warning) + '\n';
   for (const Table& table : {groups_table(comparison), profile_table(comparison)}) {
-    if (!table.empty()) text += '\n' + markdown_table(table, 1);
+    if (!table.empty()) text += '\n' + as_markdown(table, 1);
   }
   if (comparison.rows.size() < 2) return text;
   if (comparison.differing_keys.empty()) return text + "\nNo config key differs.\n";
-  return text + '\n' + markdown_table(keys_table(comparison), comparison.rows.size() + 1);
+  return text + '\n' + as_markdown(keys_table(comparison), comparison.rows.size() + 1);
 }
 
 std::string to_json(const Comparison& comparison) {
@@ -87,8 +72,8 @@ std::string to_json(const Comparison& comparison) {
     json& run = runs.emplace_back(json{
         {"id", row.label}, {"path", row.path}, {"status", row.status}, {"attention", row.backend}});
     for (size_t i = 0; i < kMetrics.size(); ++i)
-      run[kMetrics[i].name] = {{"value", json_or_null(row.numbers[i].value)},
-                               {"ratio", json_or_null(row.numbers[i].ratio)}};
+      run[kMetrics[i].name] = {{"value", or_null(row.numbers[i].value)},
+                               {"ratio", or_null(row.numbers[i].ratio)}};
     run["profile"] = row.profile;
   }
   for (const auto& [key, values] : comparison.differing_keys) {
@@ -105,7 +90,7 @@ std::string to_json(const Comparison& comparison) {
       one[kMetrics[i].name] = {{"count", sample.count},
                                {"mean", sample.count > 0 ? json(sample.mean) : json()},
                                {"deviation", sample.count > 1 ? json(sample.deviation) : json()},
-                               {"ratio", json_or_null(ratio)},
+                               {"ratio", or_null(ratio)},
                                {"p", test ? json(test->p) : json()}};
     }
   }

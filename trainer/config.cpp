@@ -6,9 +6,11 @@
 #include <stdexcept>
 
 #include "attention/flex/parse.h"
+#include "attention/nearest.h"
 #include "data/utf8.h"
 #include "model/gpt.h"
 #include "trainer/run_summary.h"
+#include "trainer/text.h"
 
 namespace nanoflex {
 namespace {
@@ -68,9 +70,7 @@ std::string parse_text(const Key& key, const std::string& text, const std::strin
         where, key.name + " must not be empty; leave it out for '" + key_text(Config{}, key) + "'");
   }
   if (!choices.empty() && std::find(choices.begin(), choices.end(), text) == choices.end()) {
-    std::string list;
-    for (const std::string& choice : choices) list += (list.empty() ? "" : ", ") + choice;
-    reject_value(where, key.name + " must be one of " + list + ", is '" + text + "'");
+    reject_value(where, key.name + " must be one of " + join(choices) + ", is '" + text + "'");
   }
   // What reads tensors by name is judged later, with the tensors.
   const bool named = text.find('[') != std::string::npos;

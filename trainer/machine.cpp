@@ -116,7 +116,9 @@ at::ScalarType choose_dtype(const std::string& name, at::Device device) {
 }
 
 std::string dtype_name(at::ScalarType type) {
-  return type == at::kBFloat16 ? "bfloat16" : "float32";
+  if (type == at::kFloat) return "float32";
+  if (type == at::kBFloat16) return "bfloat16";
+  throw std::logic_error(std::string("no run is in ") + toString(type));
 }
 
 void set_tf32(const std::string& value, at::Device device, at::ScalarType dtype) {

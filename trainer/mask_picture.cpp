@@ -8,8 +8,7 @@
 namespace nanoflex {
 namespace {
 
-constexpr Colour kEmpty = {244, 243, 239}, kFull = {38, 84, 134};
-constexpr Colour kCutHidden = {252, 224, 190}, kCutVisible = {206, 96, 12};
+using namespace mask_colours;
 constexpr int64_t kShades = 64;
 constexpr uint8_t kEmptyIndex = 0, kFullIndex = 1, kFirstShade = 2;
 

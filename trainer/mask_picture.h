@@ -7,6 +7,13 @@
 
 namespace nanoflex {
 
+/// What the pixels of a mask's picture are: blocks that are not seen, and seen whole; pairs of
+/// blocks that are cut, hidden and seen.
+namespace mask_colours {
+inline constexpr Colour kEmpty = {244, 243, 239}, kFull = {38, 84, 134};
+inline constexpr Colour kCutHidden = {252, 224, 190}, kCutVisible = {206, 96, 12};
+}  // namespace mask_colours
+
 struct PictureOptions {
   int64_t largest_side = 1024;  ///< in pixels
   int64_t most_pairs =

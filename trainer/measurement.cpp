@@ -4,13 +4,12 @@
 #include <cmath>
 
 #include "trainer/memory.h"
+#include "trainer/text.h"
 
 namespace nanoflex {
 namespace {
 
 using nlohmann::json;
-
-json or_null(const std::optional<double>& value) { return value ? json(*value) : json(); }
 
 std::optional<double> saved_number(const json& value) {
   return value.is_null() ? std::nullopt : std::optional(value.get<double>());

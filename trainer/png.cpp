@@ -59,7 +59,7 @@ std::string png(const Picture& picture) {
   const size_t colours = picture.palette.size();
   if (picture.width < 1 || picture.height < 1 || colours < 1 || colours > 256 ||
       static_cast<int64_t>(picture.pixels.size()) != picture.width * picture.height) {
-    throw std::logic_error("png: sizes do not fit");
+    throw std::logic_error("png: width x height pixels and 1 to 256 colours are needed");
   }
   std::string header, palette, rows;
   append_big_endian(header, static_cast<uint32_t>(picture.width));

@@ -15,7 +15,8 @@ struct Picture {
   std::vector<uint8_t> pixels = {};  ///< [height, width], indices into the palette
 };
 
-/// The bytes of a PNG file (RFC 2083), stored without compression: a byte a pixel.
+/// The bytes of a PNG file (RFC 2083), stored without compression: a byte a pixel. Throws
+/// std::logic_error where pixels are not width x height, or colours not 1 to 256.
 std::string png(const Picture& picture);
 
 }  // namespace nanoflex

@@ -172,8 +172,11 @@ class Digest {
     Totals& totals = totals_[last.event->name];
     ++totals.calls;
     totals.microseconds += device_.is_cpu() ? last.own : gpu_time(*last.event);
-    // A view moves nothing. What others do that it calls counts there.
-    const bool moves = last.written > 0 || last.event->name.ends_with('_');
+    // Views, and tensors that are only made, move nothing. What others do that it calls counts
+    // there.
+    const std::string& name = last.event->name;
+    const bool moves =
+        (last.written > 0 && !name.starts_with("aten::empty")) || name.ends_with('_');
     if (last.calls_others || !moves) return;
     totals.bytes += last.written;
     if (last.event->arguments != nullptr) totals.bytes += input_bytes(*last.event->arguments);

@@ -22,7 +22,7 @@ class Profile {
   ///  operations: [{name, calls, seconds (its device's, without those it calls), flops, bytes}],
   ///  memory: {before_bytes, peak_bytes, largest: [{bytes, made_in}]}}: totals, slowest and largest
   /// first. flops and bytes (read from tensors, and written to new ones) are 0 where not known.
-  /// Throws std::runtime_error when the trace cannot be written.
+  /// Throws std::invalid_argument when the trace cannot be written.
   nlohmann::ordered_json stop(const std::filesystem::path& file);
 
  private:

@@ -9,6 +9,8 @@
 #include <cstdlib>
 #include <iostream>
 
+#include "trainer/text.h"
+
 namespace nanoflex {
 namespace {
 
@@ -30,29 +32,6 @@ std::string bar(double share, size_t width) {
 }
 
 }  // namespace
-
-std::string short_number(double value) {
-  const char* prefixes[] = {"", "k", "M", "G", "T", "P"};
-  size_t prefix = 0;
-  while (std::abs(value) >= 999.5 && prefix + 1 < std::size(prefixes)) {
-    value /= 1000;
-    ++prefix;
-  }
-  const char* format = std::abs(value) < 9.995 ? "%.2f" : std::abs(value) < 99.95 ? "%.1f" : "%.0f";
-  return printed(format, value) + " " + prefixes[prefix];
-}
-
-std::string short_duration(double seconds) {
-  const auto whole = static_cast<int64_t>(std::llround(std::max(0.0, seconds)));
-  char buffer[64];
-  if (whole >= 3600) {
-    std::snprintf(buffer, sizeof buffer, "%ld:%02ld:%02ld", whole / 3600, whole / 60 % 60,
-                  whole % 60);
-  } else {
-    std::snprintf(buffer, sizeof buffer, "%ld:%02ld", whole / 60, whole % 60);
-  }
-  return buffer;
-}
 
 std::string progress_line(const StepMetrics& metrics, const ProgressState& state) {
   std::string line = "step " + std::to_string(metrics.step);

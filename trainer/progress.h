@@ -8,11 +8,6 @@
 
 namespace nanoflex {
 
-/// "1.23 G", "45.6 k": three significant digits with an SI prefix.
-std::string short_number(double value);
-/// "2:05", "1:00:03"
-std::string short_duration(double seconds);
-
 /// How far a run is, for its one line.
 struct ProgressState {
   std::optional<int64_t> steps = {};  ///< of the whole run

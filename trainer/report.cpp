@@ -1,6 +1,6 @@
 #include "trainer/report.h"
 
-#include <sstream>
+#include "trainer/markdown.h"
 
 namespace nanoflex {
 namespace {
@@ -37,17 +37,12 @@ std::string dumped(const nlohmann::ordered_json& value) {
 }
 
 std::string markdown_report(const json& summary) {
-  std::ostringstream page;
-  page << "# Run " << text_of(field(summary, "run_id")) << "\n\n```\n"
-       << command_of(summary) << "\n```\n\n| | |\n|---|---|\n";
+  Table table = {{"", ""}};
   for (const auto& [name, value] : headline_rows(summary)) {
-    std::string cell = value;
-    for (size_t bar = 0; (bar = cell.find('|', bar)) != std::string::npos; bar += 2) {
-      cell.insert(bar, "\\");
-    }
-    page << "| " << name << " | " << cell << " |\n";
+    table.push_back({name, markdown_text(value)});
   }
-  return page.str();
+  return "# Run " + text_of(field(summary, "run_id")) + "\n\n```\n" + command_of(summary) +
+         "\n```\n\n" + markdown_table(table, 2);
 }
 
 }  // namespace nanoflex

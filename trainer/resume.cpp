@@ -9,6 +9,7 @@
 #include "trainer/progress.h"
 #include "trainer/record_file.h"
 #include "trainer/resolve.h"
+#include "trainer/text.h"
 
 namespace nanoflex {
 namespace {

@@ -11,6 +11,7 @@
 #include "trainer/report.h"
 #include "trainer/report/record.h"
 #include "trainer/run_summary.h"
+#include "trainer/text.h"
 
 namespace nanoflex {
 namespace {

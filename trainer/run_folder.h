@@ -74,7 +74,7 @@ class RunFolder {
 std::string first_metrics(const std::filesystem::path& file, int64_t step);
 
 /// Writes a whole file under a temporary name and renames it; `durable`: so that no power cut
-/// leaves less than the old file or the new one. Throws std::runtime_error on failure.
+/// leaves less than the old file or the new one. Throws std::invalid_argument on failure.
 void write_file(const std::filesystem::path& file, const std::string& text, bool durable = false);
 
 }  // namespace nanoflex

@@ -21,7 +21,7 @@ std::shared_ptr<const RunLock> RunLock::try_take(const std::filesystem::path& ru
   const int descriptor = ::open(lock_file(run).c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
   if (descriptor < 0) {
     throw std::invalid_argument("[run] cannot write to " + run.string() + ": " +
-                                std::strerror(errno));
+                                std::strerror(errno) + "; name another place with --runs-dir");
   }
   std::shared_ptr<const RunLock> lock(new RunLock(descriptor));
   // A file system without locks must not stop the run: there the user's care has to do.

@@ -4,6 +4,7 @@
 
 #include "trainer/checkpoint.h"
 #include "trainer/progress.h"
+#include "trainer/text.h"
 
 namespace nanoflex {
 

@@ -14,21 +14,13 @@
 #include "attention/nearest.h"
 #include "trainer/record_file.h"
 #include "trainer/resolve.h"
+#include "trainer/text.h"
 
 namespace nanoflex {
 namespace {
 
 namespace fs = std::filesystem;
 using nlohmann::json;
-
-constexpr size_t kMaxShown = 80;  // bytes of one config value
-
-std::string shortened(std::string text) {
-  if (text.size() <= kMaxShown) return text;
-  size_t end = kMaxShown;
-  while (end > 0 && (text[end] & 0xc0) == 0x80) --end;  // never inside a UTF-8 character
-  return text.substr(0, end) + "...";
-}
 
 [[noreturn]] void refuse_to_compare(const std::string& message) {
   throw std::invalid_argument("[compare] " + printable(message));
@@ -163,11 +155,11 @@ std::string without_wildcards(const std::string& path) {
     if (holds_record(entry->path())) ids.push_back(entry->path().filename().string());
   }
   std::sort(ids.begin(), ids.end());
-  const std::string close = nearest(shortened(fs::path(name).filename().string()), ids);
+  const std::string close = nearest(shown(fs::path(name).filename().string()), ids);
   std::string hint = " holds no runs; ./train makes one, --runs-dir names another place";
   if (!ids.empty()) hint = " has none of that name, the last is '" + ids.back() + "'";
   if (!close.empty()) hint = " has none of that name; the nearest is '" + close + "'";
-  refuse_to_compare("no run '" + shortened(name) + "': it is no run's folder, and " +
+  refuse_to_compare("no run '" + shown(name) + "': it is no run's folder, and " +
                     runs_dir.string() + hint);
 }
 
@@ -186,35 +178,13 @@ std::vector<fs::path> resolve(const std::string& argument, const fs::path& runs_
     }
     if (!below.empty()) return below;
     if (!here.empty()) return here;
-    refuse_to_compare("no run matches '" + shortened(argument) + "', here or below " +
+    refuse_to_compare("no run matches '" + shown(argument) + "', here or below " +
                       runs_dir.string());
   }
   refuse_unknown(argument, runs_dir);
 }
 
 }  // namespace
-
-std::string printable(std::string text) {
-  for (size_t i = 0; i < text.size(); ++i) {
-    const auto byte = static_cast<unsigned char>(text[i]);
-    const auto next = static_cast<unsigned char>(i + 1 < text.size() ? text[i + 1] : 0);
-    if (byte < 0x20 || byte == 0x7f) text[i] = '?';
-    if (byte == 0xc2 && next >= 0x80 && next < 0xa0) text.replace(i, 2, 1, '?');  // C1 controls
-  }
-  return text;
-}
-
-std::string shown(const json& value) {
-  if (value.is_string()) return shortened(printable(value.get<std::string>()));
-  if (value.is_number_float() && std::abs(value.get<double>()) >= 1e9) {
-    char digits[32];  // 2e+12, where JSON writes 2000000000000.0
-    const auto end = std::to_chars(digits, digits + sizeof digits, value.get<double>()).ptr;
-    return {digits, end};
-  }
-  return shortened(printable(value.dump(-1, ' ', false, json::error_handler_t::replace)));
-}
-
-std::string shown_or_dash(const std::optional<json>& value) { return value ? shown(*value) : "-"; }
 
 std::vector<fs::path> resolve_runs(const std::vector<std::string>& arguments,
                                    const fs::path& runs_dir) {

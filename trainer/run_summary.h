@@ -66,12 +66,4 @@ RunSummary read_run(const std::filesystem::path& folder);
 std::vector<RunSummary> read_runs(const std::vector<std::filesystem::path>& folders,
                                   std::ostream& notes);
 
-// Text from a record without control characters: it must not steer the terminal.
-std::string printable(std::string text);
-
-// A value for people: strings without quotes, long values cut, nothing that steers the terminal.
-std::string shown(const nlohmann::json& value);
-// The same, or "-" where there is none.
-std::string shown_or_dash(const std::optional<nlohmann::json>& value);
-
 }  // namespace nanoflex

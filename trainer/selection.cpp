@@ -6,6 +6,9 @@
 #include <sstream>
 #include <stdexcept>
 
+#include "attention/nearest.h"
+#include "trainer/text.h"
+
 namespace nanoflex {
 namespace {
 
@@ -53,12 +56,12 @@ bool says(const std::string& text, const json& value) {
 }
 
 size_t metric_named(const std::string& name, const std::string& flag) {
-  std::string names;
+  std::vector<std::string> names;
   for (size_t i = 0; i < kMetrics.size(); ++i) {
     if (name == kMetrics[i].name) return i;
-    names += (i == 0 ? "" : ", ") + std::string(kMetrics[i].name);
+    names.emplace_back(kMetrics[i].name);
   }
-  throw std::invalid_argument("[compare] " + flag + " must name one of " + names + "; is '" +
+  throw std::invalid_argument("[compare] " + flag + " must name one of " + join(names) + "; is '" +
                               printable(name) + "'");
 }
 

@@ -6,16 +6,12 @@
 #include "trainer/machine.h"
 #include "trainer/progress.h"
 #include "trainer/run_summary.h"
+#include "trainer/text.h"
 
 namespace nanoflex {
 namespace {
 
 using nlohmann::ordered_json;
-
-template <class Value>
-ordered_json ordered_or_null(const std::optional<Value>& value) {
-  return value ? ordered_json(*value) : ordered_json(nullptr);
-}
 
 ordered_json results(const Measurement& m, const Budget& budget, at::Device device) {
   std::optional<double> tokens_per_second, tflops_per_second;
@@ -30,14 +26,14 @@ ordered_json results(const Measurement& m, const Budget& budget, at::Device devi
     bits_per_byte = m.validation->bits_per_byte;
   }
   const Peaks peaks = m.peaks(device);
-  ordered_json result = {{"tokens_per_second", ordered_or_null(tokens_per_second)},
-                         {"tflops_per_second", ordered_or_null(tflops_per_second)},
+  ordered_json result = {{"tokens_per_second", or_null(tokens_per_second)},
+                         {"tflops_per_second", or_null(tflops_per_second)},
                          {"peak_memory_bytes", peaks.tensor_bytes},
                          {"peak_rss_bytes", peaks.rss_bytes},
-                         {"first_loss", ordered_or_null(m.first_loss)},
-                         {"final_loss", ordered_or_null(m.final_loss)},
-                         {"validation_loss", ordered_or_null(validation_loss)},
-                         {"bits_per_byte", ordered_or_null(bits_per_byte)}};
+                         {"first_loss", or_null(m.first_loss)},
+                         {"final_loss", or_null(m.final_loss)},
+                         {"validation_loss", or_null(validation_loss)},
+                         {"bits_per_byte", or_null(bits_per_byte)}};
   if (!device.is_cpu()) result["peak_reserved_bytes"] = peaks.reserved_bytes;
   return result;
 }
@@ -45,7 +41,7 @@ ordered_json results(const Measurement& m, const Budget& budget, at::Device devi
 // Keys back that each layer sees; null: no window.
 ordered_json windows(const AttentionSetup& attention) {
   ordered_json list = ordered_json::array();
-  for (const auto& window : attention.windows) list.push_back(ordered_or_null(window));
+  for (const auto& window : attention.windows) list.emplace_back(or_null(window));
   return list;
 }
 
@@ -80,7 +76,7 @@ ordered_json begin_summary(const std::string& run_id, const std::vector<std::str
            {{"flops_per_token", budget.flops_per_token},
             {"tokens_per_step", budget.tokens_per_step},
             {"flops_per_step", budget.flops_per_step},
-            {"steps", ordered_or_null(budget.steps)},
+            {"steps", or_null(budget.steps)},
             {"warmup_steps", config.warmup_steps},
             {"measured_steps", 0}}}};
 }

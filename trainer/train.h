@@ -24,8 +24,8 @@ enum class ReadBack { kAtOnce, kBehind, kByDevice };
 /// Trains under the config's budget and leaves a run record. `command` is the argv to record. With
 /// `from`, goes on where that checkpoint ends, in its run's folder or as a branch of it; config is
 /// resumed_config()'s. Throws std::invalid_argument for what the user can mend, before any run
-/// folder is made or changed, and std::runtime_error when the loss stops being finite or the disk
-/// is full.
+/// folder is made or changed but where memory or disk run out later, and std::runtime_error when
+/// the loss stops being finite.
 TrainResult train(const Config& config, const std::vector<std::string>& command,
                   const std::optional<ResumePoint>& from = std::nullopt,
                   ReadBack read_back = ReadBack::kByDevice);

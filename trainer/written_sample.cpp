@@ -1,7 +1,5 @@
 #include "trainer/written_sample.h"
 
-#include <stdexcept>
-
 #include "trainer/attention_setup.h"
 #include "trainer/generate.h"
 

@@ -1,6 +1,6 @@
 """Times the training step of the baseline in PyTorch, eager and compiled, for ./bench step --python.
 
-python section_a_step.py DTYPE REPEAT THREADS prints JSON: {"torch": version, "eager": {"ms": [...]},
+python section_a_step.py DTYPE REPEAT THREADS prints JSON: {"torch": version, "dtype": DTYPE, "eager": {"ms": [...]},
 "compiled": {"ms": [...], "first_step_seconds": s} or {"error": text}}.
 """
 

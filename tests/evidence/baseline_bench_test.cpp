@@ -95,7 +95,8 @@ TEST(BaselineBench, SaysWhichProgramFailed) {
     bench_baseline(options);
     FAIL() << "nothing was said";
   } catch (const std::runtime_error& error) {
-    EXPECT_STREQ(error.what(), "[bench] '/bin/false --help' failed; it says above why");
+    EXPECT_STREQ(error.what(),
+                 "[bench] '/bin/false --help' failed (exit code 1); it says above why");
   }
 }
 

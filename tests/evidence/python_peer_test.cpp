@@ -20,7 +20,7 @@ TEST(PythonPeer, StandsBesideOurTimesAndSaysWhatDidNotRun) {
       R"({"torch": "2.11", "dtype": "float32", "a": {"ms": [30, 10, 20]}, "b": {"error": "no g++"}})");
   EXPECT_EQ(python_markdown(python, "flex", {{"a", "forward", 8}, {"b", "mask", 1}}),
             "\n| PyTorch 2.11, float32 | ms | flex is faster |\n|---|---:|---:|\n"
-            "| forward | 20.0 | 2.50x |\n| mask | no g++ | |\n"
+            "| forward | 20.0 | 2.50x |\n| mask | no g++ |  |\n"
             "\nPyTorch ran after what stands above, not in turn with it.\n");
 }
 

@@ -1,7 +1,7 @@
-#include "trainer/numbers.h"
 #include "trainer/progress.h"
 #include "trainer/report/html.h"
 #include "trainer/report/run_sections.h"
+#include "trainer/text.h"
 
 namespace nanoflex {
 namespace {

@@ -2,10 +2,10 @@
 
 #include <array>
 
-#include "trainer/numbers.h"
 #include "trainer/report/assets.h"
 #include "trainer/report/curves.h"
 #include "trainer/report/html.h"
+#include "trainer/text.h"
 
 namespace nanoflex {
 namespace {

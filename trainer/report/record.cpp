@@ -7,9 +7,9 @@
 #include <exception>
 #include <fstream>
 
-#include "trainer/numbers.h"
 #include "trainer/record_file.h"
 #include "trainer/run_pictures.h"
+#include "trainer/text.h"
 
 namespace nanoflex {
 namespace {

@@ -1,7 +1,11 @@
 #include "trainer/report/run_sections.h"
 
-#include "trainer/numbers.h"
+#include <array>
+#include <cstdio>
+
+#include "trainer/mask_picture.h"
 #include "trainer/report/html.h"
+#include "trainer/text.h"
 
 namespace nanoflex {
 namespace {
@@ -28,13 +32,20 @@ std::string titled(const std::string& title, const json& object) {
   return "<section><h3>" + html_text(title) + "</h3>\n" + members(object) + "</section>\n";
 }
 
-constexpr const char* kMaskKey =
-    "<p class=\"note\"><span class=\"key\" style=\"background:#265486\"></span>blocks of 128 x 128 "
-    "pairs that are seen whole; <span class=\"key\" style=\"background:#f4f3ef\"></span>blocks "
-    "that are not seen, and cost a fused backend nothing; blocks that are cut: <span class=\"key\" "
-    "style=\"background:#ce600c\"></span>seen and <span class=\"key\" "
-    "style=\"background:#fce0be\"></span>hidden pairs. Of a row that the run trained on, for the "
-    "first head.</p>\n";
+std::string swatch(const Colour& colour) {
+  std::array<char, 8> text{};
+  std::snprintf(text.data(), text.size(), "#%02x%02x%02x", colour[0], colour[1], colour[2]);
+  return "<span class=\"key\" style=\"background:" + std::string(text.data()) + "\"></span>";
+}
+
+std::string mask_key() {
+  const std::string size = std::to_string(flex::BlockMask{}.block_size);
+  return "<p class=\"note\">" + swatch(mask_colours::kFull) + "blocks of " + size + " x " + size +
+         " pairs that are seen whole; " + swatch(mask_colours::kEmpty) +
+         "blocks that are not seen, and cost a fused backend nothing; blocks that are cut: " +
+         swatch(mask_colours::kCutVisible) + "seen and " + swatch(mask_colours::kCutHidden) +
+         "hidden pairs. Of a row that the run trained on, for the first head.</p>\n";
+}
 
 }  // namespace
 
@@ -62,7 +73,7 @@ std::string attention_section(const FullRecord& record) {
       learned.is_object() && !learned.empty())
     rows.push_back({"learned tensors", text_of(learned)});
   const std::string facts =
-      "<div>" + html_table(rows, 2) + (pictures.empty() ? "" : kMaskKey) + "</div>\n";
+      "<div>" + html_table(rows, 2) + (pictures.empty() ? "" : mask_key()) + "</div>\n";
   return "<h2>Attention</h2>\n" + (pictures.empty() ? facts
                                                     : "<div class=\"mask\"><div>" + pictures +
                                                           "</div>" + facts + "</div>\n");
