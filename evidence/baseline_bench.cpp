@@ -115,7 +115,8 @@ ordered_json time_whole_runs(const BaselineOptions& options, at::ScalarType dtyp
                            "whole_" + std::to_string(repeat + 1)});
     whole["seconds"].push_back(time_command(own, "it says above why").seconds);
     const TimedRun eager = time_command(
-        python_command(options.python, "section_a_run", dtype_name(dtype), steps), kPythonHint);
+        python_command(options.python, "section_a_run", {dtype_name(dtype), std::to_string(steps)}),
+        kPythonHint);
     whole["eager_seconds"].push_back(eager.seconds);
     whole["torch"] = json::parse(eager.output).at("torch");
   }

@@ -132,6 +132,10 @@ class FlexBench {
     }
     for (const Contest& contest : sparse_contests(options_)) contests.push_back(contest);
     contests.push_back(eager_contest(options_));
+    if (!options_.python.empty()) {
+      show_progress(0, contests.size(), "PyTorch compiles");
+      python_.emplace(options_.python, "flex_attention", dtype_name(options_.dtype));
+    }
     for (size_t i = 0; i < contests.size(); ++i) {
       show_progress(i + 1, contests.size(), contests[i].name);
       for (const char* pass : {"forward", "backward"}) run_contest(contests[i], pass);
@@ -139,10 +143,7 @@ class FlexBench {
     build_masks();
     ordered_json record = {
         {"machine", describe_environment(options_.device)}, {"gemm_tflops", rate}, {"rows", rows_}};
-    if (!options_.python.empty()) {
-      record["python"] = time_python(options_.python, "flex_attention", dtype_name(options_.dtype),
-                                     options_.repeat);
-    }
+    if (python_) record["python"] = python_->record();
     return record;
   }
 
@@ -160,8 +161,9 @@ class FlexBench {
     }
     auto contenders = contenders_of(pass, x, variants);
     contenders.push_back(gemm(options_.dtype, options_.device));
-    const auto measured = measure(contenders, measure_options());
-    const double yardstick = gemm_tflops(measured.back(), options_.device);
+    const bool beside_python = contest.name == kPeers && pass == "forward";
+    const auto measured = measure_beside(beside_python ? "forward" : "", contenders, 1);
+    const double yardstick = gemm_tflops(measured[variants.size()], options_.device);
     for (size_t i = 0; i < variants.size(); ++i) {
       const Contestant& contestant = contest.contestants[i];
       ordered_json row = measured_row(
@@ -183,6 +185,16 @@ class FlexBench {
     }
   }
 
+  // In turn with PyTorch's call of this name, which stands against contender `own`.
+  std::vector<Measured> measure_beside(const std::string& call, std::vector<Contender> contenders,
+                                       size_t own) {
+    const bool in_turn = python_ && python_->can_run(call);
+    if (in_turn) contenders.push_back(python_->contender(call));
+    const std::vector<Measured> measured = measure(contenders, measure_options());
+    if (in_turn) python_->add(call, measured.back(), measured[own]);
+    return measured;
+  }
+
   // Pairs of a causal mask, counted as half of all by convention.
   static double flops(const FlexShape& s, const Contestant& contestant, const std::string& pass) {
     const auto T = static_cast<double>(s.T);
@@ -201,31 +213,18 @@ class FlexBench {
         {"T4096 causal & document", document, 4096}};
     for (const auto& [name, mask, T] : masks) {
       const flex::BlockMaskOptions sizes = {.T = T, .S = T};
-      const auto measured = measure(
-          {{"flex", [&, mask = mask] { flex::make_block_mask(mask, sizes); }}}, measure_options());
+      const auto measured =
+          measure_beside(T == 8192 ? "block_mask" : "",
+                         {{"flex", [&, mask = mask] { flex::make_block_mask(mask, sizes); }}}, 0);
       rows_.push_back(
           measured_row({name, "flex", "build", options_.device, options_.dtype}, measured[0]));
     }
   }
 
   FlexBenchOptions options_;
+  std::optional<PythonPeer> python_;
   ordered_json rows_ = ordered_json::array();
 };
-
-std::string flex_beside_python(const ordered_json& bench) {
-  const auto ms = [&](const std::string& name, const std::string& pass) {
-    for (const ordered_json& row : bench.at("rows")) {
-      if (row.at("case") == name && row.at("backend") == "flex" && row.at("pass") == pass) {
-        return row.at("median_ms").get<double>();
-      }
-    }
-    throw std::logic_error("[bench] no row '" + name + "'");
-  };
-  return python_markdown(
-      bench.at("python"), "flex",
-      {{"forward", "flex_attention, compiled: " + kPeers, ms(kPeers, "forward")},
-       {"block_mask", "create_block_mask: T8192 causal", ms("T8192 causal", "build")}});
-}
 
 }  // namespace
 
@@ -262,7 +261,12 @@ std::string flex_markdown(const ordered_json& bench) {
     }
     table.push_back(line);
   }
-  return markdown_table(table, 4) + (bench.contains("python") ? flex_beside_python(bench) : "");
+  return markdown_table(table, 4) +
+         (bench.contains("python")
+              ? python_markdown(bench.at("python"), "flex",
+                                {{"forward", "flex_attention, compiled: " + kPeers},
+                                 {"block_mask", "create_block_mask: T8192 causal"}})
+              : "");
 }
 
 std::string flex_chart(const ordered_json& bench) {

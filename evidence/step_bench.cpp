@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <iostream>
 #include <memory>
+#include <optional>
 
 #include "evidence/bars.h"
 #include "evidence/deterministic_guard.h"
@@ -24,6 +25,8 @@ namespace {
 using nlohmann::ordered_json;
 
 constexpr int64_t kDocument = 200;  // tokens of one, about
+
+const std::vector<PythonRow> kPythonSteps = {{"eager", "eager"}, {"compiled", "compiled"}};
 
 const std::string kLengths = "T ";  // begins the cases that differ in their length alone
 
@@ -136,35 +139,41 @@ class StepBench {
 
   ordered_json run() {
     const std::vector<Case> cases = cases_of(options_);
-    const size_t all = cases.size() + (options_.python.empty() ? 0 : 1);
+    std::optional<PythonPeer> python;
+    if (!options_.python.empty()) {
+      show_progress(0, cases.size(), "PyTorch compiles");
+      python.emplace(options_.python, "section_a_step", dtype_name(dtype_));
+    }
     for (size_t i = 0; i < cases.size(); ++i) {
-      show_progress(i + 1, all, cases[i].name);
-      run_case(cases[i]);
+      show_progress(i + 1, cases.size(), cases[i].name);
+      run_case(cases[i], i == 0 && python ? &*python : nullptr);
     }
     ordered_json record = {{"machine", describe_environment(options_.device)},
                            {"gemm_tflops", rows_[0].at("gemm_tflops")},
                            {"rows", rows_}};
-    if (!options_.python.empty()) {
-      show_progress(all, all, "PyTorch");
-      record["python"] =
-          time_python(options_.python, "section_a_step", dtype_name(dtype_), options_.repeat);
-    }
+    if (python) record["python"] = python->record();
     return record;
   }
 
  private:
-  void run_case(const Case& one) {
+  void run_case(const Case& one, PythonPeer* python) {
     std::vector<std::unique_ptr<Trainee>> trainees;
     std::vector<Contender> contenders = {gemm(dtype_, options_.device)};
     for (const Config& config : one.configs) {
       trainees.push_back(std::make_unique<Trainee>(config, options_.device, dtype_));
       contenders.push_back({config.attention, [&one = *trainees.back()] { one.step(); }});
     }
+    for (const auto& [name, what] : kPythonSteps) {
+      if (python && python->can_run(name)) contenders.push_back(python->contender(name));
+    }
     const auto measured = measure(
         contenders, {.repeat = options_.repeat, .device = options_.device, .patience_ms = 60'000});
     for (size_t i = 0; i < trainees.size(); ++i) {
       add_row(one.name, one.configs[i].attention, measured[0], measured[i + 1], *trainees[i]);
-      add_ratios(rows_.back(), std::span(measured).subspan(1), i);
+      add_ratios(rows_.back(), std::span(measured).subspan(1, trainees.size()), i);
+    }
+    for (size_t i = 1 + trainees.size(); i < measured.size(); ++i) {
+      python->add(measured[i].name, measured[i], measured[trainees.size()]);  // the last is flex
     }
   }
 
@@ -237,16 +246,6 @@ std::string cost_of_length(const ordered_json& rows) {
   return "\n" + markdown_table(table, 2);
 }
 
-std::string step_beside_python(const ordered_json& bench) {
-  for (const ordered_json& row : bench.at("rows")) {
-    if (row.at("case") != "baseline" || row.at("backend") != "flex") continue;
-    const double ms = row.at("median_ms").get<double>();
-    return python_markdown(bench.at("python"), "flex",
-                           {{"eager", "eager", ms}, {"compiled", "compiled", ms}});
-  }
-  return "";
-}
-
 }  // namespace
 
 ordered_json bench_step(const StepBenchOptions& options) { return StepBench(options).run(); }
@@ -265,7 +264,8 @@ std::string step_markdown(const ordered_json& bench) {
                      fixed(row.at("peak_bytes").get<double>() / 1e6, 0)});
   }
   return markdown_table(table, 2) + cost_of_length(rows) + parts_of_steps(rows) +
-         (bench.contains("python") ? step_beside_python(bench) : "");
+         (bench.contains("python") ? python_markdown(bench.at("python"), "flex", kPythonSteps)
+                                   : "");
 }
 
 std::string step_chart(const ordered_json& bench) {

@@ -1,5 +1,6 @@
 #include "attention/flex/cuda_source.h"
 
+#include <algorithm>
 #include <bit>
 #include <cstring>
 #include <sstream>
@@ -9,6 +10,7 @@
 
 #include "attention/flex/derivative.h"
 #include "attention/flex/hidden_constants.h"
+#include "attention/flex/remembered.h"
 #include "attention/flex/simplify.h"
 
 namespace nanoflex::flex {
@@ -56,33 +58,56 @@ std::string function_of(Op op) {
   }
 }
 
+// A source whose tensors are places among those that mask and score read: it keeps none alive.
+struct Recipe {
+  struct Read {
+    size_t place;
+    at::ScalarType type;  // that the kernels read
+  };
+  std::string text;
+  std::vector<int32_t> words;
+  std::vector<Read> reads;
+};
+
+std::vector<at::Tensor> tensors_of(const Expression& mask, const Expression& score) {
+  std::vector<at::Tensor> tensors;
+  for (const Expression& one : {mask, score}) {
+    if (!one.defined()) continue;
+    const std::vector<at::Tensor> read = flex::tensors_of(one);
+    tensors.insert(tensors.end(), read.begin(), read.end());
+  }
+  return tensors;
+}
+
 // The arguments that all functions of a program share.
 struct CudaArguments {
   struct Table {
-    at::Tensor tensor;  // as the kernels read it
     size_t index;
     std::vector<std::string> strides;  // of all dimensions but the last
   };
-  CudaSource& source;
+  Recipe& recipe;
+  const std::vector<at::Tensor> tensors;
   std::unordered_map<const void*, Table> tables = {};
 
   // Every place of a constant gets a word of its own: what constants are equal changes no text.
   std::string word(int32_t bits) {
-    source.words.push_back(bits);
-    return "arguments.words[" + std::to_string(source.words.size() - 1) + "]";
+    recipe.words.push_back(bits);
+    return "arguments.words[" + std::to_string(recipe.words.size() - 1) + "]";
   }
 
   const Table& table(const Node& load) {
     const auto [place, is_new] = tables.try_emplace(load.tensor.unsafeGetTensorImpl());
     Table& table = place->second;
     if (!is_new) return table;
-    const at::ScalarType type = load.type == Type::kFloat ? at::kFloat : at::kInt;
-    table.tensor = load.tensor.detach().to(type).contiguous();
-    table.index = source.tensors.size();
-    source.tensors.push_back(table.tensor);
-    for (int64_t i = 0; i + 1 < table.tensor.dim(); ++i) {
+    const auto same = [&](const at::Tensor& one) { return one.is_same(load.tensor); };
+    const auto found = std::find_if(tensors.begin(), tensors.end(), same);
+    if (found == tensors.end()) throw std::logic_error("cuda source: a tensor of nowhere");
+    table.index = recipe.reads.size();
+    recipe.reads.push_back({static_cast<size_t>(found - tensors.begin()),
+                            load.type == Type::kFloat ? at::kFloat : at::kInt});
+    for (int64_t i = 0; i + 1 < load.tensor.dim(); ++i) {
       int64_t stride = 1;
-      for (int64_t j = i + 1; j < table.tensor.dim(); ++j) stride *= table.tensor.size(j);
+      for (int64_t j = i + 1; j < load.tensor.dim(); ++j) stride *= load.tensor.size(j);
       table.strides.push_back(word(static_cast<int32_t>(stride)));
     }
     return table;
@@ -212,25 +237,37 @@ std::string score_functions(const Expression& score, CudaArguments& arguments) {
 // Arrays of no elements are not C++.
 size_t at_least_one(size_t size) { return size == 0 ? 1 : size; }
 
-}  // namespace
-
-CudaSource cuda_source(const Expression& mask, const Expression& score) {
-  CudaSource source;
-  if (!mask.defined() && !score.defined()) return source;
-  CudaArguments arguments{source};
+Recipe make_recipe(const Expression& mask, const Expression& score) {
+  Recipe recipe;
+  CudaArguments arguments{recipe, tensors_of(mask, score)};
   std::string functions;
   if (mask.defined()) functions += mask_function(mask, arguments);
   if (score.defined()) functions += score_functions(score, arguments);
   const auto truth = [](bool value) { return std::string(value ? "true" : "false"); };
-  source.text =
+  recipe.text =
       "struct FlexProgram {\n  static constexpr bool kHasMask = " + truth(mask.defined()) +
       ", kHasScore = " + truth(score.defined()) + ";\n  using Arguments = ProgramArguments<" +
-      std::to_string(at_least_one(source.tensors.size())) + ", " +
-      std::to_string(at_least_one(source.words.size())) +
+      std::to_string(at_least_one(recipe.reads.size())) + ", " +
+      std::to_string(at_least_one(recipe.words.size())) +
       ">;\n  const Arguments& arguments;\n"
       "  __device__ __forceinline__ const BlockKinds& blocks() const { return "
       "arguments.blocks; }\n" +
       functions + "};\n";
+  return recipe;
+}
+
+}  // namespace
+
+CudaSource cuda_source(const Expression& mask, const Expression& score) {
+  if (!mask.defined() && !score.defined()) return {};
+  static Remembered<Recipe> recipes;
+  const auto recipe = recipes.get(
+      {mask, score}, {}, [&] { return std::make_shared<const Recipe>(make_recipe(mask, score)); });
+  CudaSource source = {.text = recipe->text, .words = recipe->words, .tensors = {}};
+  const std::vector<at::Tensor> tensors = tensors_of(mask, score);
+  for (const auto& [place, type] : recipe->reads) {
+    source.tensors.push_back(tensors[place].detach().to(type).contiguous());
+  }
   return source;
 }
 
@@ -285,9 +322,7 @@ struct Survey {
   }
 };
 
-}  // namespace
-
-std::string why_no_cuda_source(const Expression& mask, const Expression& score, at::Device device) {
+std::string find_why_not(const Expression& mask, const Expression& score, at::Device device) {
   Survey survey{device};
   if (mask.defined()) survey.look(simplify(mask));
   if (score.defined()) {
@@ -305,6 +340,15 @@ std::string why_no_cuda_source(const Expression& mask, const Expression& score, 
     return "the expressions have more constants and tensors than a CUDA kernel takes";
   }
   return "";
+}
+
+}  // namespace
+
+std::string why_no_cuda_source(const Expression& mask, const Expression& score, at::Device device) {
+  static Remembered<std::string> reasons;
+  return *reasons.get({mask, score}, {static_cast<int64_t>(device.type()), device.index()}, [&] {
+    return std::make_shared<const std::string>(find_why_not(mask, score, device));
+  });
 }
 
 }  // namespace nanoflex::flex

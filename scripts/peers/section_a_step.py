@@ -1,19 +1,16 @@
-"""Times the training step of the baseline in PyTorch, eager and compiled, for ./bench step --python.
+"""The training step of the baseline in PyTorch, eager and compiled, for ./bench step --python.
 
-python section_a_step.py DTYPE REPEAT THREADS prints JSON: {"torch": version, "dtype": DTYPE, "eager": {"ms": [...]},
-"compiled": {"ms": [...], "first_step_seconds": s} or {"error": text}}.
+python section_a_step.py DTYPE THREADS serves them as `eager` and `compiled`: see serving.py.
 """
 
-import json
 import pathlib
 import sys
-import time
 
 import torch
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[2] / "tests" / "fixtures"))
 from section_a import GPT, Config, initialize, make_optimizers  # noqa: E402
-from timing import milliseconds  # noqa: E402
+from serving import serve  # noqa: E402
 
 
 def make_step(dtype, compiled):
@@ -36,22 +33,10 @@ def make_step(dtype, compiled):
     return step
 
 
-def main(dtype, repeat, threads):
+def main(dtype, threads):
     torch.set_num_threads(threads)
-    result = {"torch": torch.__version__, "dtype": dtype}
-    eager = make_step(dtype, compiled=False)
-    eager()
-    result["eager"] = {"ms": milliseconds(eager, repeat)}
-    try:
-        begin = time.perf_counter()
-        compiled = make_step(dtype, compiled=True)
-        compiled()
-        seconds = time.perf_counter() - begin
-        result["compiled"] = {"ms": milliseconds(compiled, repeat), "first_step_seconds": seconds}
-    except Exception as problem:  # no compiler, say: the eager figure still counts
-        result["compiled"] = {"error": str(problem).splitlines()[0]}
-    print(json.dumps(result))
+    serve(dtype, {"eager": lambda: make_step(dtype, False), "compiled": lambda: make_step(dtype, True)})
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
+    main(sys.argv[1], int(sys.argv[2]))
