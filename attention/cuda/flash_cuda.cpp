@@ -43,7 +43,6 @@ FusedGradients backward_cuda(const at::Tensor&, const at::Tensor&, const at::Ten
 
 namespace {
 
-using at::ceil_div;
 using cuda::AttentionParams;
 using cuda::BackwardParams;
 using cuda::ForwardParams;
@@ -54,6 +53,8 @@ using cuda::Program;
 
 // Positions are 32-bit sums of lengths and band edges.
 constexpr int64_t kMaxLength = int64_t{1} << 28;
+
+int64_t blocks_of(int64_t length, int64_t size) { return at::ceil_div(length, size); }
 
 // A dimension of size 1 may claim any stride.
 cuda::Strides strides_of(const at::Tensor& x) {
@@ -71,7 +72,7 @@ bool rows_are_aligned(const at::Tensor& x) {
 // [.., D] in rows that hold D rounded up to 8, as params.h asks of what kernels write.
 at::Tensor padded_rows(const at::Tensor& like) {
   std::vector<int64_t> sizes = like.sizes().vec();
-  sizes[3] = ceil_div(sizes[3], 8) * 8;
+  sizes[3] = blocks_of(sizes[3], 8) * 8;
   return at::empty(sizes, like.options()).narrow(3, 0, like.size(3));
 }
 
@@ -163,11 +164,11 @@ Split choose_split(const Operands& x, const KernelOptions& options) {
                 processors = cuda::current_device().multiprocessors;
   const bool few = rows <= kFewRows;
   Kernel kernel = split_kernel(options, few);
-  const int64_t blocks = ceil_div(rows, kernel.rows) * p.H_kv * p.B;
+  const int64_t blocks = blocks_of(rows, kernel.rows) * p.H_kv * p.B;
   // One-warp blocks fit several to a multiprocessor.
   const int64_t wanted = few ? 4 * processors : 2 * processors;
   const int64_t parts =
-      std::min({wanted / std::max<int64_t>(blocks, 1), ceil_div(p.S, kKeysPerPart), kMaxParts});
+      std::min({wanted / std::max<int64_t>(blocks, 1), blocks_of(p.S, kKeysPerPart), kMaxParts});
   // For few rows forward_kernel computes a hundred: over few keys, that is less than a launch.
   if (parts < 2 && !(few && p.S > kKeysPerPart)) return {};
   return {static_cast<int>(std::max<int64_t>(parts, 1)), std::move(kernel)};
@@ -184,10 +185,10 @@ void forward_split(const Split& split, const Operands& x, const KernelOptions& o
   params.splits = split.parts;
   params.partial_o = partial_o.data_ptr<float>();
   params.partial_logsumexp = partial_logsumexp.data_ptr<float>();
-  const int64_t blocks = ceil_div(packed, split.kernel.rows) * p.H_kv * p.B;
+  const int64_t blocks = blocks_of(packed, split.kernel.rows) * p.H_kv * p.B;
   launch(split.kernel, {.x = blocks, .y = split.parts}, {&params, program.arguments()});
   const Kernel combine = combine_kernel(options);
-  launch(combine, {.x = ceil_div(rows, combine.rows)}, {&params});
+  launch(combine, {.x = blocks_of(rows, combine.rows)}, {&params});
 }
 
 }  // namespace
@@ -241,7 +242,7 @@ FusedResult forward_cuda(const at::Tensor& q, const at::Tensor& k, const at::Ten
   params.attention.heads_per_section =
       std::min(heads_in_cache(x.k, int64_t{p.B} * p.H_kv) * x.group(), p.B * p.H);
   const Kernel forward = forward_kernel(kernel);
-  launch(forward, {.x = ceil_div(p.T, forward.rows) * p.H * p.B}, {&params, program.arguments()});
+  launch(forward, {.x = blocks_of(p.T, forward.rows) * p.H * p.B}, {&params, program.arguments()});
   return {output, logsumexp, denominator};
 }
 
@@ -252,12 +253,12 @@ namespace {
 void backward_keys(const std::vector<Kernel>& kernels, const Operands& x, const Program& program,
                    BackwardParams params, const FusedGradients& result) {
   const AttentionParams& p = x.params;
-  const int64_t key_blocks = ceil_div(p.S, kernels[0].rows);
+  const int64_t key_blocks = blocks_of(p.S, kernels[0].rows);
   const bool few = key_blocks * p.H_kv * p.B < 2 * cuda::current_device().multiprocessors;
   const int parts = few ? x.group() : 1;
   at::Tensor dk = result.dk, dv = result.dv;
   if (parts > 1) {
-    const int64_t row = ceil_div(p.D, 8) * 8;
+    const int64_t row = blocks_of(p.D, 8) * 8;
     dk = at::empty({p.B, p.H, p.S, row}, x.k.options()).narrow(3, 0, p.D);
     dv = at::empty({p.B, p.H, p.S, row}, x.k.options()).narrow(3, 0, p.D);
   }
@@ -310,10 +311,10 @@ FusedGradients backward_cuda(const at::Tensor& q, const at::Tensor& k, const at:
       .dv_strides = {}};
   const Program program(options, q.device());
   const cuda::BackwardKernels kernels = backward_kernels(kernel_options(q, options, program));
-  launch(kernels.delta, {.x = ceil_div(int64_t{p.B} * p.H * p.T, kernels.delta.rows)}, {&params});
+  launch(kernels.delta, {.x = blocks_of(int64_t{p.B} * p.H * p.T, kernels.delta.rows)}, {&params});
   params.attention.heads_per_section =
       std::min(heads_in_cache(x.k, int64_t{p.B} * p.H_kv) * x.group(), p.B * p.H);
-  launch(kernels.queries, {.x = ceil_div(p.T, kernels.queries.rows) * p.H * p.B},
+  launch(kernels.queries, {.x = blocks_of(p.T, kernels.queries.rows) * p.H * p.B},
          {&params, program.arguments()});
   backward_keys(kernels.keys, x, program, params, gradients);
   gradients.captured =
