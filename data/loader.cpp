@@ -1,6 +1,7 @@
 #include "data/loader.h"
 
 #include <ATen/Functions.h>
+#include <ATen/record_function.h>
 
 namespace nanoflex::data {
 
@@ -24,7 +25,10 @@ Batch Loader::next() {
   // The thread starts with the first batch, so that a restored loader never reads from the
   // beginning.
   if (options_.prefetch && !prefetch_) {
-    prefetch_ = std::make_unique<Prefetch<Item>>([this] { return read(); });
+    prefetch_ = std::make_unique<Prefetch<Item>>([this] {
+      const at::DisableRecordFunctionGuard not_of_a_step;  // whose operations a profile counts
+      return read();
+    });
   }
   Item item = prefetch_ ? prefetch_->next() : read();
   position_ = std::move(item.position_after);

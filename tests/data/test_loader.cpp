@@ -1,5 +1,6 @@
 #include <ATen/Functions.h>
 #include <ATen/TensorOperators.h>
+#include <ATen/record_function.h>
 
 #include <atomic>
 #include <chrono>
@@ -216,6 +217,26 @@ TEST(Loader, UnreadBatchesAndUnusedLoadersEndAtOnce) {
     Loader loader(data, {.batch_size = 1, .sequence_len = 8});
     take(loader, i % 3);
   }
+}
+
+// Else a profile's counts of a step's operations would depend on when the thread reads.
+TEST(Loader, WhatItsThreadDispatchesIsNoOperationOfAStep) {
+  const Scratch scratch;
+  const auto data = Tokens::open(scratch.write_shard("a.bin", documents(60)), 50304);
+  static std::atomic<int> operations = 0;
+  const auto begin = [](const at::RecordFunction&) -> std::unique_ptr<at::ObserverContext> {
+    ++operations;
+    return nullptr;
+  };
+  const auto handle = at::addGlobalCallback(at::RecordFunctionCallback(begin));
+  {
+    Loader loader(data, {.batch_size = 1, .sequence_len = 8});
+    take(loader, 3);
+    EXPECT_EQ(operations, 0);
+    at::empty({1});
+    EXPECT_GT(operations, 0);
+  }
+  at::removeCallback(handle);
 }
 
 TEST(Prefetch, ReadsAheadOnlySoFarAndHandsOnWhatWasThrown) {
